@@ -1,0 +1,1 @@
+"""The door: one WebSocket per caller, and the conversation behind it."""
