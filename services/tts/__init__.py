@@ -1,0 +1,1 @@
+"""Speaks: turns the text of one turn into sound, clause by clause."""
