@@ -8,9 +8,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from visavis.redis_server import start_redis
 
 from visavis.clock import Clock
-from visavis.redis_server import start_redis
 from visavis.settings import WorkerSettings
 from visavis.streams import Streams
 from visavis.worker import Registrar, Worker
@@ -50,9 +50,11 @@ def start_worker(streams: Streams) -> StartWorker:
         register(server, worker)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield worker, channel
-        await server.stop(grace=None)
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                yield worker, channel
+        finally:
+            await server.stop(grace=None)
 
     return start
 

@@ -58,7 +58,7 @@ async def test_speaks_a_reply_clause_by_clause(
     assert "".join(c.text for c in clauses) == "Hello there, my friend. How are you?"
     assert [
         w.text for c in clauses for w in c.words
-    ] == "Hello there, my friend. How are you?".split()
+    ] == ["Hello", "there,", "my", "friend.", "How", "are", "you?"]
     ends = 0.0
     for audio in (m.audio for m in messages if m.HasField("audio")):
         assert audio.pts_ms == pytest.approx(ends)
