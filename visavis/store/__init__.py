@@ -1,0 +1,1 @@
+"""How model files reach the disk: where from, downloaded, joined, checked, derived."""
