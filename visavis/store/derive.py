@@ -58,9 +58,7 @@ def kokoro_duration(source: Path, target: Path, names: Sequence[str]) -> None:
     )
     shape = _message(SHAPE_DIM, _message(DIM_PARAM, b"duration_length"))
     tensor = _number(TENSOR_ELEM_TYPE, ELEM_TYPE_INT64) + _message(TENSOR_SHAPE, shape)
-    output = _message(VALUE_NAME, b"duration") + _message(
-        VALUE_TYPE, _message(TYPE_TENSOR, tensor)
-    )
+    output = _message(VALUE_NAME, b"duration") + _message(VALUE_TYPE, _message(TYPE_TENSOR, tensor))
     graph = _message(GRAPH_NODE, node) + _message(GRAPH_OUTPUT, output)
     _append(source, target, _message(MODEL_GRAPH, graph))
 
