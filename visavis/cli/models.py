@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import click
 from rich.console import Console
@@ -15,6 +15,7 @@ from visavis.models import PROFILES, Model, ModelError, find_model, load_manifes
 
 # How often a pull that does not write to a terminal says how far it is.
 PLAIN_LINE_S = 5.0
+TABLE_WIDTH = 120
 
 
 @click.group()
@@ -25,21 +26,28 @@ def models() -> None:
 @models.command("list")
 def list_models() -> None:
     """Show every model, its licence, and whether it is here."""
-    console = Console()
-    table = Table(title=f"Models in {models_dir()}", title_justify="left", show_footer=True)
     everything = load_manifest()
-    table.add_column("model", footer="total", overflow="fold")
-    table.add_column("purpose", overflow="fold")
-    table.add_column("licence", overflow="fold")
-    table.add_column("MB", justify="right", footer=_megabytes(everything), no_wrap=True)
-    table.add_column("profiles", footer=_profile_totals())
-    table.add_column("here", footer=_megabytes([m for m in everything if m.is_present()]) + " MB")
+    table = Table(title=f"Models in {models_dir()}", title_justify="left", show_footer=True)
+    present = _megabytes([model for model in everything if model.is_present()])
+    table.add_column("model", footer="total", no_wrap=True)
+    table.add_column("purpose", no_wrap=True)
+    table.add_column("licence", no_wrap=True)
+    table.add_column("MB", footer=_megabytes(everything), justify="right", no_wrap=True)
+    for profile in PROFILES:
+        size = _megabytes([model for model in everything if profile in model.profiles])
+        table.add_column(profile, footer=size, justify="right", no_wrap=True)
+    table.add_column("here", footer=present, justify="right", no_wrap=True)
     for model in everything:
-        licence = f"{model.licence} ({model.note})" if model.note else model.licence
+        marks = ["x" if profile in model.profiles else "" for profile in PROFILES]
         here = "yes" if model.is_present() else "no"
-        profiles = ", ".join(model.profiles)
-        table.add_row(model.name, model.purpose, licence, _megabytes([model]), profiles, here)
+        table.add_row(model.name, model.purpose, model.licence, _megabytes([model]), *marks, here)
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width to fit into
+        console.width = TABLE_WIDTH
     console.print(table)
+    for model in everything:
+        if model.note:
+            click.echo(f"{model.name}: {model.note}")
 
 
 @models.command("pull")
@@ -78,15 +86,8 @@ def pull_models(profile: str, only: tuple[str, ...]) -> None:
     click.echo(f"Ready: {_megabytes(wanted)} MB are in {models_dir()} ({took_s:.0f} s).")
 
 
-def _megabytes(chosen: list[Model] | tuple[Model, ...]) -> str:
+def _megabytes(chosen: Sequence[Model]) -> str:
     return f"{sum(model.size for model in chosen) / 1e6:.1f}"
-
-
-def _profile_totals() -> str:
-    return "\n".join(
-        f"{profile}: {_megabytes([m for m in load_manifest() if profile in m.profiles])} MB"
-        for profile in PROFILES
-    )
 
 
 class _Lines:
