@@ -66,9 +66,9 @@ def _pull_locked(models: Sequence[Model], report: Report) -> None:
     failures: dict[ModelFile, list[str]] = {}
     missing = [file for model in models for file in model.files if not file.is_present()]
     if missing:
-        _check_space(missing)
         downloads = store_dir() / "downloads"
         downloads.mkdir(parents=True, exist_ok=True)
+        _check_space(missing, downloads)
         with sources.make_client() as client:
             fetched = [file for file in missing if not file.derived]
             failures = _Pull(downloads, client, fetched, report).run()
@@ -300,9 +300,10 @@ def _try_lock(file: IO[bytes], wait: bool) -> bool:
     return True
 
 
-def _check_space(missing: Sequence[ModelFile]) -> None:
+def _check_space(missing: Sequence[ModelFile], downloads: Path) -> None:
     # Packed and unpacked lie side by side for a while, though not all at once.
     needed = sum(file.size for file in missing) + max(file.size for file in missing)
+    needed -= sum(part.stat().st_size for part in downloads.iterdir())
     free = shutil.disk_usage(store_dir()).free
     if free < needed:
         raise ModelError(
