@@ -17,6 +17,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import redis.asyncio as redis
 from google.protobuf.message import DecodeError, Message
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from visavis import metrics
@@ -76,8 +78,23 @@ def _label(key: str) -> str:
 
 
 def connect(url: str) -> "redis.Redis":
-    """A client that fails fast rather than hang: connect within 2 s."""
-    return redis.Redis.from_url(url, socket_connect_timeout=2, health_check_interval=0)
+    """A client that fails fast: it connects within 2 s, and leaves it to the caller to try again."""
+    return redis.Redis.from_url(url, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
+
+
+def _raise_if_cancelled() -> None:
+    """redis-py turns a cancellation that hits it while connecting into a TimeoutError: undo that."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def _cancel_until_done(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancels, and again: redis-py may swallow a cancellation that hits it while connecting."""
+    while any(not task.done() for task in tasks):
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.2)
 
 
 @dataclass(slots=True)
@@ -194,16 +211,19 @@ class StreamReader:
             try:
                 await self._waker.xadd(self._control, {FIELD: b""}, maxlen=1, approximate=False)
                 await self._waker.expire(self._control, KEY_TTL_SECONDS)
-            except (RedisError, OSError):
-                await self._clock.sleep_ms(RETRY_MS)  # the read loop reports the loss
+            except (RedisError, OSError):  # the read loop reports the loss
+                _raise_if_cancelled()
+                await self._clock.sleep_ms(RETRY_MS)
 
     async def _read_loop(self) -> None:
         while True:
+            _raise_if_cancelled()
             try:
                 entries = await self._client.xread(
                     self._positions(), count=READ_COUNT, block=READ_BLOCK_MS
                 )
             except (RedisError, OSError) as error:
+                _raise_if_cancelled()
                 self._lose(error)
                 await self._clock.sleep_ms(RETRY_MS)
                 continue
@@ -296,6 +316,7 @@ class StreamWriter:
         try:
             results = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
+            _raise_if_cancelled()
             self._ttl_until_ms.clear()
             results = [error] * len(batch)
         for write, result in zip(batch, results, strict=False):
@@ -350,7 +371,7 @@ class Streams(AbstractAsyncContextManager["Streams"]):
             tasks.create_task(self._reader.run(), name="streams-reader"),
             tasks.create_task(self._writer.run(), name="streams-writer"),
         ]
-        self._stack.callback(lambda: [task.cancel() for task in loops])
+        self._stack.push_async_callback(_cancel_until_done, loops)
         return self
 
     async def __aexit__(self, *exc_info: object) -> bool | None:
