@@ -198,12 +198,7 @@ class StreamReader:
         """Makes the loop look at its subscriptions again."""
         self._wake.set()
 
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._wake_loop(), name="streams-wake")
-            tasks.create_task(self._read_loop(), name="streams-read")
-
-    async def _wake_loop(self) -> None:
+    async def wake_loop(self) -> None:
         """Turns `wake()` into an entry of the control stream, which ends a blocking XREAD."""
         while True:
             await self._wake.wait()
@@ -215,7 +210,8 @@ class StreamReader:
                 _raise_if_cancelled()
                 await self._clock.sleep_ms(RETRY_MS)
 
-    async def _read_loop(self) -> None:
+    async def read_loop(self) -> None:
+        """Reads and hands on, for ever."""
         while True:
             _raise_if_cancelled()
             try:
@@ -368,8 +364,9 @@ class Streams(AbstractAsyncContextManager["Streams"]):
         self._stack.push_async_callback(self.client.aclose)
         tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         loops = [
-            tasks.create_task(self._reader.run(), name="streams-reader"),
-            tasks.create_task(self._writer.run(), name="streams-writer"),
+            tasks.create_task(self._reader.read_loop(), name="streams-read"),
+            tasks.create_task(self._reader.wake_loop(), name="streams-wake"),
+            tasks.create_task(self._writer.run(), name="streams-write"),
         ]
         self._stack.push_async_callback(_cancel_until_done, loops)
         return self
