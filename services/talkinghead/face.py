@@ -1,0 +1,252 @@
+"""A persona's face as pictures: the idle loop, and a talking mouth laid over any frame of it.
+
+A package directory holds
+    persona.json   who it is; its "face" gives sizes, frame rate and the layout of the mouth sheet
+    idle.mp4       the idle loop, mouth at rest, last frame leads into the first
+    mouth.webp     a sheet of mouth patches, left to right, top to bottom
+    face.npz       alpha [h,w] weight of a patch, 0..255
+                   shapes [K,4] jaw, width, press, lip_teeth of each patch (see visemes.MouthShape)
+                   warps [N,2,3] affine from patch pixels to the pixels of each idle frame
+
+A mouth is added to the frame as its difference from the patch at rest. So a mouth at rest leaves the frame
+as it is, to the bit, and what a shape does not move (cheeks, collar) cannot show a seam.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from services.talkinghead.visemes import MouthShape
+
+Picture = npt.NDArray[np.uint8]
+Difference = npt.NDArray[np.int16]
+
+REMAKE = "make the package again: python -m services.talkinghead.synthesis --out DIRECTORY"
+
+
+class FaceError(Exception):
+    """A persona package is missing, incomplete or inconsistent; the message says what to do."""
+
+
+class MouthAtlas:
+    """Mouth patches over mouth space: a regular grid of jaw x width, and the contacts beside it."""
+
+    def __init__(self, differences: list[Difference], shapes: npt.NDArray[np.float32]) -> None:
+        grid: dict[tuple[float, float], Difference] = {}
+        self._press: list[tuple[float, Difference]] = []
+        self._lip_teeth: list[tuple[float, Difference]] = []
+        for difference, shape in zip(differences, shapes.tolist(), strict=True):
+            jaw, width, press, lip_teeth = shape
+            if press > 0:
+                self._press.append((width, difference))
+            elif lip_teeth > 0:
+                self._lip_teeth.append((width, difference))
+            else:
+                grid[jaw, width] = difference
+        self._jaws = sorted({jaw for jaw, _ in grid})
+        self._widths = sorted({width for _, width in grid})
+        if (
+            len(grid) != len(self._jaws) * len(self._widths)
+            or min(len(self._jaws), len(self._widths)) < 2
+        ):
+            raise FaceError(f"face.npz: the shapes are no complete grid of jaw x width; {REMAKE}")
+        self._grid = [[grid[jaw, width] for width in self._widths] for jaw in self._jaws]
+        self._press.sort(key=lambda item: item[0])
+        self._lip_teeth.sort(key=lambda item: item[0])
+
+    def difference(self, mouth: MouthShape) -> Difference:
+        """What the mouth adds to a frame, in patch pixels: BGR int16 [h,w,3]."""
+        row, down = _interval(self._jaws, mouth.jaw)
+        column, across = _interval(self._widths, mouth.width)
+        upper = _mix(self._grid[row][column], self._grid[row][column + 1], across)
+        lower = _mix(self._grid[row + 1][column], self._grid[row + 1][column + 1], across)
+        blended = _mix(upper, lower, down)
+        for contacts, amount in ((self._lip_teeth, mouth.lip_teeth), (self._press, mouth.press)):
+            if contacts and amount > 0:
+                blended = _mix(blended, _at_width(contacts, mouth.width), min(amount, 1.0))
+        return blended
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where a patch lands in one frame: the affine, into the box that it may touch."""
+
+    affine: npt.NDArray[np.float32]
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class Face:
+    """One persona's pictures, loaded and ready. Read-only after loading: share it between sessions."""
+
+    def __init__(
+        self, frames: list[Picture], atlas: MouthAtlas, landings: list[Landing], fps: int
+    ) -> None:
+        self._frames, self._atlas, self._landings = frames, atlas, landings
+        self.fps = fps
+        self.frame_count = len(frames)
+        self.height, self.width = frames[0].shape[0] * 2 // 3, frames[0].shape[1]
+
+    @classmethod
+    def load(cls, directory: Path, width: int | None = None) -> Face:
+        """Read a package, scaled to `width` pixels if given. About a second; holds 98 MB at 512 px.
+
+        Raises FaceError when a file is missing or does not fit the others.
+        """
+        for name in ("persona.json", "idle.mp4", "mouth.webp", "face.npz"):
+            if not (directory / name).is_file():
+                raise FaceError(f"{directory / name} is missing; {REMAKE}")
+        layout = _read_layout(directory / "persona.json")
+        with np.load(directory / "face.npz") as arrays:
+            alpha, shapes, warps = (arrays[name] for name in ("alpha", "shapes", "warps"))
+        _check(layout, alpha, shapes, warps)
+        size = (layout["width"], layout["height"])
+        ratio = 1.0 if width is None else width / size[0]
+        scaled = (2 * round(size[0] * ratio / 2), 2 * round(size[1] * ratio / 2))
+        frames = _decode(directory / "idle.mp4", size, scaled)
+        if len(frames) != layout["idle_frames"]:
+            expected = layout["idle_frames"]
+            raise FaceError(f"idle.mp4 has {len(frames)} frames instead of {expected}; {REMAKE}")
+        differences = _read_differences(directory / "mouth.webp", layout["mouth"], alpha, shapes)
+        landings = [_landing(warp, alpha.shape, scaled, scaled[0] / size[0]) for warp in warps]
+        return cls(frames, MouthAtlas(differences, shapes), landings, layout["fps"])
+
+    def compose(self, loop_frame: int, mouth: MouthShape) -> Picture:
+        """The idle frame with this mouth: BGR uint8 [height,width,3], a new array.
+
+        `loop_frame` counts on without end and wraps around. At rest it is the idle frame exactly.
+        """
+        index = loop_frame % self.frame_count
+        picture: Picture = cv2.cvtColor(self._frames[index], cv2.COLOR_YUV2BGR_I420)
+        if mouth.is_rest:
+            return picture
+        landing = self._landings[index]
+        warped = cv2.warpAffine(
+            self._atlas.difference(mouth), landing.affine, (landing.width, landing.height)
+        )
+        rows = slice(landing.top, landing.top + landing.height)
+        columns = slice(landing.left, landing.left + landing.width)
+        picture[rows, columns] = cv2.add(picture[rows, columns], warped, dtype=cv2.CV_8U)
+        return picture
+
+
+def _interval(steps: list[float], value: float) -> tuple[int, float]:
+    """Index of the step below `value` and the share of the way to the next; clamped to the ends."""
+    index = min(max(bisect_right(steps, value) - 1, 0), len(steps) - 2)
+    share = (value - steps[index]) / (steps[index + 1] - steps[index])
+    return index, min(max(share, 0.0), 1.0)
+
+
+def _mix(first: Difference, second: Difference, share: float) -> Difference:
+    if share <= 0:
+        return first
+    if share >= 1:
+        return second
+    mixed: Difference = cv2.addWeighted(first, 1 - share, second, share, 0)
+    return mixed
+
+
+def _at_width(contacts: list[tuple[float, Difference]], width: float) -> Difference:
+    if len(contacts) == 1:
+        return contacts[0][1]
+    index, share = _interval([w for w, _ in contacts], width)
+    return _mix(contacts[index][1], contacts[index + 1][1], share)
+
+
+def _read_layout(path: Path) -> dict[str, Any]:
+    """The "face" section of persona.json, with its numbers checked for presence."""
+    try:
+        layout: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["face"]
+        for key in ("width", "height", "fps", "idle_frames"):
+            layout[key] = int(layout[key])
+        for key in ("width", "height", "patches", "columns"):
+            layout["mouth"][key] = int(layout["mouth"][key])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FaceError(f'{path}: "face" is not as it should be ({error!r}); {REMAKE}') from error
+    return layout
+
+
+def _check(
+    layout: dict[str, Any],
+    alpha: npt.NDArray[Any],
+    shapes: npt.NDArray[Any],
+    warps: npt.NDArray[Any],
+) -> None:
+    mouth = layout["mouth"]
+    expected = {
+        "alpha": (alpha.shape, (mouth["height"], mouth["width"])),
+        "shapes": (shapes.shape, (mouth["patches"], 4)),
+        "warps": (warps.shape, (layout["idle_frames"], 2, 3)),
+    }
+    for name, (is_shape, should_be) in expected.items():
+        if is_shape != should_be:
+            raise FaceError(f"face.npz: {name} is {is_shape} instead of {should_be}; {REMAKE}")
+
+
+def _decode(path: Path, size: tuple[int, int], scaled: tuple[int, int]) -> list[Picture]:
+    """All frames as planar I420 [h*3/2,w]: half the memory of BGR, and a fast conversion away from it."""
+    frames: list[Picture] = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            if (frame.width, frame.height) != size:
+                raise FaceError(
+                    f"{path}: frames are {frame.width}x{frame.height}, not {size}; {REMAKE}"
+                )
+            small = frame.reformat(width=scaled[0], height=scaled[1], format="yuv420p")
+            frames.append(small.to_ndarray())
+    return frames
+
+
+def _read_differences(
+    path: Path, mouth: dict[str, int], alpha: Picture, shapes: npt.NDArray[np.float32]
+) -> list[Difference]:
+    """Cut the sheet into patches and take from each, weighted by alpha, the patch at rest."""
+    sheet = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    height, width, columns = mouth["height"], mouth["width"], mouth["columns"]
+    rows = -(-mouth["patches"] // columns)
+    if sheet is None or sheet.shape != (rows * height, columns * width, 3):
+        raise FaceError(
+            f"{path}: not a sheet of {rows}x{columns} patches of {width}x{height}; {REMAKE}"
+        )
+    tiles = (
+        sheet.reshape(rows, height, columns, width, 3).swapaxes(1, 2).reshape(-1, height, width, 3)
+    )
+    at_rest = np.flatnonzero(~shapes.any(axis=1))
+    if len(at_rest) != 1:
+        raise FaceError(f"face.npz: {len(at_rest)} shapes at rest instead of one; {REMAKE}")
+    rest = tiles[at_rest[0]].astype(np.float32)
+    weight = alpha[..., None].astype(np.float32) / 255
+    patches = tiles[: mouth["patches"]].astype(np.float32)
+    return [np.rint((patch - rest) * weight).astype(np.int16) for patch in patches]
+
+
+def _landing(
+    warp: npt.NDArray[np.float32], patch: tuple[int, int], frame: tuple[int, int], ratio: float
+) -> Landing:
+    """The box of a warped patch inside the frame, and the affine into that box.
+
+    `ratio` scales the frame; pixel centres lie at whole numbers, hence the halves.
+    """
+    affine = warp.astype(np.float64) * ratio
+    affine[:, 2] += (ratio - 1) / 2
+    height, width = patch
+    corners = np.array(
+        [[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]]
+    )
+    places = corners @ affine.T
+    low = np.clip(np.floor(places.min(0)).astype(int), 0, np.array(frame) - 1)
+    high = np.clip(np.ceil(places.max(0)).astype(int) + 1, low + 1, np.array(frame))
+    affine[:, 2] -= low
+    box_width, box_height = (high - low).tolist()
+    return Landing(affine.astype(np.float32), int(low[0]), int(low[1]), box_width, box_height)
