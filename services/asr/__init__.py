@@ -1,0 +1,1 @@
+"""Listens: turns a session's microphone into speech events and text."""

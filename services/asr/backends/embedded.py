@@ -1,0 +1,231 @@
+"""The ear that needs no GPU and no account: Silero, Smart Turn, Moonshine and Whisper on the processor.
+
+Features: Whisper reads a window as short as the sound allows instead of 30 s, a third of the time for the
+same words; text that Whisper makes up for silence or noise is recognised by its own doubts and dropped.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from faster_whisper import WhisperModel
+from faster_whisper.feature_extractor import FeatureExtractor
+from faster_whisper.transcribe import get_ctranslate2_storage
+from moonshine_voice.moonshine_api import ModelArch
+from moonshine_voice.transcriber import Transcriber
+from numpy.typing import NDArray
+
+from services.asr.backend import FRAME_SAMPLES
+from services.asr.settings import Settings
+from visavis.audio import MIC_SAMPLE_RATE_HZ, Samples
+from visavis.models import model_path
+
+Features = NDArray[np.float32]  # [mel bands, frames of 10 ms]
+
+WHISPER = {"standard": "whisper-base", "small": "whisper-tiny.en"}
+
+# Silero reads each frame with the end of the one before.
+SILERO_CONTEXT = 64
+
+# Smart Turn hears 8 s that end with 200 ms of silence, as it was trained. It is asked when the gap is half
+# as long, so silence is added.
+TURN_SAMPLES = 8 * MIC_SAMPLE_RATE_HZ
+TURN_SILENCE = MIC_SAMPLE_RATE_HZ // 10
+
+# Whisper's encoder costs what its window costs. It was trained on 30 s; measured down to 8 s the words stay
+# the same, below it starts to repeat itself.
+WINDOW_MIN_S = 8
+WINDOW_MAX_S = 30
+WINDOW_MARGIN_S = 1
+# Without timestamps Whisper loses words at the end of its window: longer sound is decoded with them.
+NO_TIMESTAMPS_MAX_S = 28
+
+# Nobody speaks faster; a pass that goes on is repeating itself.
+TOKENS_PER_SECOND = 9
+TOKENS_MIN = 16
+# zlib's gain on a text that repeats itself.
+COMPRESSION_MAX = 2.4
+
+# Invented text. Measured on noise, clicks, hum, key strokes: no_speech .43 to .96 at log probabilities below
+# -1.2; on speech, down to 5 dB of noise: no_speech below .3 at log probabilities above -1.6.
+NO_SPEECH_MIN = 0.4
+LOG_PROBABILITY_UNSURE = -0.8
+LOG_PROBABILITY_MIN = -2.0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    text: str
+    log_probability: float  # mean over tokens
+    no_speech: float
+
+    @property
+    def is_invented(self) -> bool:
+        is_unsure = self.log_probability < LOG_PROBABILITY_UNSURE
+        return (self.no_speech > NO_SPEECH_MIN and is_unsure) or (
+            self.log_probability < LOG_PROBABILITY_MIN
+        )
+
+    @property
+    def repeats_itself(self) -> bool:
+        text = self.text.encode()
+        return bool(text) and len(text) / len(zlib.compress(text)) > COMPRESSION_MAX
+
+
+class Whisper:
+    """Final text. Greedy, at temperature 0, without the text before: the same sound gives the same words."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._model = WhisperModel(
+            str(model_path(name)),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=threads,
+            local_files_only=True,
+        )
+        multilingual = self._model.model.is_multilingual
+        others = sorted(set(self._model.supported_languages) - {"en"})
+        self.languages = ["en", *others] if multilingual else ["en"]
+
+    def text(self, samples: Samples, language: str) -> str:
+        seconds = len(samples) / MIC_SAMPLE_RATE_HZ
+        if seconds > NO_TIMESTAMPS_MAX_S:
+            return self._long_text(samples, language)
+        window_s = min(WINDOW_MAX_S, max(WINDOW_MIN_S, math.ceil(seconds + WINDOW_MARGIN_S)))
+        decoded = self._decode(samples, window_s, language)
+        if decoded.repeats_itself:
+            decoded = self._decode(samples, WINDOW_MAX_S, language)
+        return "" if decoded.is_invented or decoded.repeats_itself else decoded.text
+
+    def _decode(self, samples: Samples, window_s: int, language: str) -> Decoded:
+        padded = np.pad(samples, (0, max(0, window_s * MIC_SAMPLE_RATE_HZ - len(samples))))
+        features: Features = self._model.feature_extractor(padded)[:, : window_s * 100]
+        encoded = self._model.model.encode(get_ctranslate2_storage(features[None]))
+        tokens_max = TOKENS_MIN + math.ceil(TOKENS_PER_SECOND * len(samples) / MIC_SAMPLE_RATE_HZ)
+        result = self._model.model.generate(
+            encoded,
+            [self._prompt(language)],
+            beam_size=1,
+            max_length=2 * tokens_max,  # counts twice what it generates
+            return_scores=True,
+            return_no_speech_prob=True,
+        )[0]
+        text = self._model.hf_tokenizer.decode(result.sequences_ids[0]).strip()
+        return Decoded(text, result.scores[0], result.no_speech_prob)
+
+    def _prompt(self, language: str) -> list[int]:
+        tokens = ["<|startoftranscript|>"]
+        if len(self.languages) > 1:
+            tokens += [f"<|{language}|>", "<|transcribe|>"]
+        tokens += ["<|notimestamps|>"]
+        return [self._model.hf_tokenizer.token_to_id(token) for token in tokens]
+
+    def _long_text(self, samples: Samples, language: str) -> str:
+        segments, _ = self._model.transcribe(
+            samples,
+            language=language,
+            beam_size=1,
+            temperature=0,
+            condition_on_previous_text=False,
+            log_prob_threshold=LOG_PROBABILITY_UNSURE,
+            no_speech_threshold=NO_SPEECH_MIN,
+        )
+        return " ".join(segment.text.strip() for segment in segments)
+
+
+class SmartTurn:
+    def __init__(self) -> None:
+        self._model = onnx_session("smart-turn")
+        self._features = FeatureExtractor(chunk_length=TURN_SAMPLES // MIC_SAMPLE_RATE_HZ)
+
+    def probability(self, samples: Samples) -> float:
+        recent = np.pad(samples, (0, TURN_SILENCE))[-TURN_SAMPLES:]
+        recent = np.pad(recent, (TURN_SAMPLES - len(recent), 0))
+        recent = (recent - recent.mean()) / np.sqrt(recent.var() + 1e-7)
+        features: Features = self._features(recent, padding=0).astype(np.float32)
+        # The output is called "logits" and is a probability.
+        return float(self._model.run(None, {"input_features": features[None]})[0][0, 0])
+
+
+class Moonshine:
+    """Partial text, of English. Given all of the sound at each pass, so it remembers nothing between passes."""
+
+    def __init__(self) -> None:
+        self._model = Transcriber(
+            model_path("moonshine-tiny-en"),
+            ModelArch.TINY,
+            # Its own detector of speech remembers the sound of the pass before; ours has decided already.
+            options={"vad_threshold": "0.0", "return_audio_data": "false"},
+        )
+
+    def text(self, samples: Samples) -> str:
+        lines = self._model.transcribe_without_streaming(samples.tolist()).lines
+        # It likes to open with stray quotation marks.
+        return " ".join(line.text.replace('"', "").strip(" '") for line in lines)
+
+
+class EmbeddedRecognizer:
+    def __init__(self, backend: "EmbeddedBackend", language: str) -> None:
+        self._backend = backend
+        self._language = language
+        self._state = np.zeros((2, 1, 128), np.float32)
+        self._context = np.zeros(SILERO_CONTEXT, np.float32)
+
+    def speech_probability(self, frame: Samples) -> float:
+        if len(frame) != FRAME_SAMPLES:
+            raise ValueError(f"A frame of {len(frame)} samples: give {FRAME_SAMPLES}.")
+        inputs = {
+            "input": np.concatenate([self._context, frame])[None],
+            "state": self._state,
+            "sr": np.array(MIC_SAMPLE_RATE_HZ),
+        }
+        probability, self._state = self._backend.silero.run(None, inputs)
+        self._context = frame[-SILERO_CONTEXT:]
+        return float(probability[0, 0])
+
+    def partial_text(self, samples: Samples) -> str:
+        return self._backend.moonshine.text(samples) if self._language == "en" else ""
+
+    def final_text(self, samples: Samples) -> str:
+        return self._backend.whisper.text(samples, self._language)
+
+    def end_of_turn_probability(self, samples: Samples) -> float:
+        return self._backend.smart_turn.probability(samples)
+
+
+class EmbeddedBackend:
+    def __init__(self, whisper: str, threads: int) -> None:
+        self.silero = onnx_session("silero-vad")
+        self.smart_turn = SmartTurn()
+        self.moonshine = Moonshine()
+        self.whisper = Whisper(whisper, threads)
+        self.languages: Sequence[str] = self.whisper.languages
+
+    def open(self, language: str) -> EmbeddedRecognizer:
+        return EmbeddedRecognizer(self, language)
+
+
+def onnx_session(model: str) -> onnxruntime.InferenceSession:
+    """One thread: these models are small, and two sessions' frames must not wait for each other."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        str(model_path(model)), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def load(settings: Settings) -> EmbeddedBackend:
+    if settings.profile not in WHISPER:
+        raise ValueError(f"VISAVIS_PROFILE={settings.profile}: choose one of {', '.join(WHISPER)}.")
+    backend = EmbeddedBackend(WHISPER[settings.profile], settings.threads)
+    warm = backend.open("en")
+    silence = np.zeros(MIC_SAMPLE_RATE_HZ, np.float32)
+    warm.speech_probability(silence[:FRAME_SAMPLES])
+    warm.end_of_turn_probability(silence)
+    warm.partial_text(silence)
+    warm.final_text(silence)
+    return backend
