@@ -221,12 +221,15 @@ class ReplyStop(Event):
     epoch: int
 
 
+EndReason = Literal["finished", "barge_in", "failed"]
+
+
 class ReplyEnded(Event):
     """The reply is over, and `heard_text` is what the user heard of it. That alone enters the history."""
 
     type: Literal["reply.ended"] = "reply.ended"
     epoch: int
-    reason: Literal["finished", "barge_in", "failed"]
+    reason: EndReason
     heard_text: str
 
 
