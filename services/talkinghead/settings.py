@@ -3,6 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from visavis.persona import DEFAULT_PERSONA_ID
 from visavis.settings import WorkerSettings
 
 
@@ -15,6 +16,8 @@ class Settings(WorkerSettings):
     # Encoders that run at once; rendering has one thread besides.
     threads: int = Field(2, ge=1)
     # Loaded at start, so that the first call does not wait for it; empty: none.
-    warm_persona: str = "theo"
+    warm_persona: str = DEFAULT_PERSONA_ID
+    # Faces kept in memory, about 100 MB each; those that speak now come on top.
+    faces: int = Field(8, ge=1)
     # Delay of the fake backend, for each batch.
     fake_delay_ms: float = 0
