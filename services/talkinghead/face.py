@@ -7,6 +7,8 @@ A package directory holds
     face.npz       alpha [h,w] weight of a patch, 0..255
                    shapes [K,4] jaw, width, press, lip_teeth of each patch (see visemes.MouthShape)
                    warps [N,2,3] affine from patch pixels to the pixels of each idle frame
+                   bends [N,r,c,2] what a turning head adds to that, in frame pixels, at the
+                   middles of r x c cells that divide the patch evenly
 
 A mouth is added to the frame as its difference from the patch at rest. So a mouth at rest leaves the frame
 as it is, to the bit, and what a shape does not move (cheeks, collar) cannot show a seam.
@@ -78,9 +80,13 @@ class MouthAtlas:
 
 @dataclass(frozen=True)
 class Landing:
-    """Where a patch lands in one frame: the affine, into the box that it may touch."""
+    """The box of one frame that a patch touches, and where its pixels come from.
 
-    affine: npt.NDArray[np.float32]
+    `sources` [r,c,2] are patch pixels for the middles of cells that divide the box evenly; the way
+    between them is linear, which cv2.resize does quickly and exactly on that grid.
+    """
+
+    sources: npt.NDArray[np.float32]
     left: int
     top: int
     width: int
@@ -108,9 +114,7 @@ class Face:
             if not (directory / name).is_file():
                 raise FaceError(f"{directory / name} is missing; {REMAKE}")
         layout = _read_layout(directory / "persona.json")
-        with np.load(directory / "face.npz") as arrays:
-            alpha, shapes, warps = (arrays[name] for name in ("alpha", "shapes", "warps"))
-        _check(layout, alpha, shapes, warps)
+        arrays = _read_arrays(directory / "face.npz", layout)
         size = (layout["width"], layout["height"])
         ratio = 1.0 if width is None else width / size[0]
         scaled = (2 * round(size[0] * ratio / 2), 2 * round(size[1] * ratio / 2))
@@ -118,9 +122,13 @@ class Face:
         if len(frames) != layout["idle_frames"]:
             expected = layout["idle_frames"]
             raise FaceError(f"idle.mp4 has {len(frames)} frames instead of {expected}; {REMAKE}")
-        differences = _read_differences(directory / "mouth.webp", layout["mouth"], alpha, shapes)
-        landings = [_landing(warp, alpha.shape, scaled, scaled[0] / size[0]) for warp in warps]
-        return cls(frames, MouthAtlas(differences, shapes), landings, layout["fps"])
+        differences = _read_differences(directory / "mouth.webp", layout["mouth"], arrays)
+        scale = scaled[0] / size[0]
+        landings = [
+            _landing(_scaled(warp, scale), bend * scale, arrays.alpha.shape, scaled)
+            for warp, bend in zip(arrays.warps, arrays.bends, strict=True)
+        ]
+        return cls(frames, MouthAtlas(differences, arrays.shapes), landings, layout["fps"])
 
     def compose(self, loop_frame: int, mouth: MouthShape) -> Picture:
         """The idle frame with this mouth: BGR uint8 [height,width,3], a new array.
@@ -132,9 +140,8 @@ class Face:
         if mouth.is_rest:
             return picture
         landing = self._landings[index]
-        warped = cv2.warpAffine(
-            self._atlas.difference(mouth), landing.affine, (landing.width, landing.height)
-        )
+        places = cv2.resize(landing.sources, (landing.width, landing.height))
+        warped = cv2.remap(self._atlas.difference(mouth), places, None, cv2.INTER_LINEAR)
         rows = slice(landing.top, landing.top + landing.height)
         columns = slice(landing.left, landing.left + landing.width)
         picture[rows, columns] = cv2.add(picture[rows, columns], warped, dtype=cv2.CV_8U)
@@ -177,21 +184,41 @@ def _read_layout(path: Path) -> dict[str, Any]:
     return layout
 
 
-def _check(
-    layout: dict[str, Any],
-    alpha: npt.NDArray[Any],
-    shapes: npt.NDArray[Any],
-    warps: npt.NDArray[Any],
-) -> None:
-    mouth = layout["mouth"]
+@dataclass(frozen=True)
+class _Arrays:
+    """What face.npz holds; see the top of this file."""
+
+    alpha: Picture
+    shapes: npt.NDArray[np.float32]
+    warps: npt.NDArray[np.float32]
+    bends: npt.NDArray[np.float32]
+
+
+def _read_arrays(path: Path, layout: dict[str, Any]) -> _Arrays:
+    """Read face.npz and check that its arrays fit the layout and each other."""
+    mouth, count = layout["mouth"], layout["idle_frames"]
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in ("alpha", "shapes", "warps", "bends")}
+    except (KeyError, ValueError, OSError) as error:
+        raise FaceError(f"{path} cannot be read ({error}); {REMAKE}") from error
     expected = {
-        "alpha": (alpha.shape, (mouth["height"], mouth["width"])),
-        "shapes": (shapes.shape, (mouth["patches"], 4)),
-        "warps": (warps.shape, (layout["idle_frames"], 2, 3)),
+        "alpha": (mouth["height"], mouth["width"]),
+        "shapes": (mouth["patches"], 4),
+        "warps": (count, 2, 3),
+        "bends": (count, *arrays["bends"].shape[1:3], 2),
     }
-    for name, (is_shape, should_be) in expected.items():
-        if is_shape != should_be:
-            raise FaceError(f"face.npz: {name} is {is_shape} instead of {should_be}; {REMAKE}")
+    for name, should_be in expected.items():
+        if arrays[name].shape != should_be:
+            raise FaceError(
+                f"{path}: {name} is {arrays[name].shape} instead of {should_be}; {REMAKE}"
+            )
+    return _Arrays(
+        arrays["alpha"],
+        arrays["shapes"].astype(np.float32),
+        arrays["warps"].astype(np.float32),
+        arrays["bends"].astype(np.float32),
+    )
 
 
 def _decode(path: Path, size: tuple[int, int], scaled: tuple[int, int]) -> list[Picture]:
@@ -208,9 +235,7 @@ def _decode(path: Path, size: tuple[int, int], scaled: tuple[int, int]) -> list[
     return frames
 
 
-def _read_differences(
-    path: Path, mouth: dict[str, int], alpha: Picture, shapes: npt.NDArray[np.float32]
-) -> list[Difference]:
+def _read_differences(path: Path, mouth: dict[str, int], arrays: _Arrays) -> list[Difference]:
     """Cut the sheet into patches and take from each, weighted by alpha, the patch at rest."""
     sheet = cv2.imread(str(path), cv2.IMREAD_COLOR)
     height, width, columns = mouth["height"], mouth["width"], mouth["columns"]
@@ -222,31 +247,47 @@ def _read_differences(
     tiles = (
         sheet.reshape(rows, height, columns, width, 3).swapaxes(1, 2).reshape(-1, height, width, 3)
     )
-    at_rest = np.flatnonzero(~shapes.any(axis=1))
+    at_rest = np.flatnonzero(~arrays.shapes.any(axis=1))
     if len(at_rest) != 1:
         raise FaceError(f"face.npz: {len(at_rest)} shapes at rest instead of one; {REMAKE}")
     rest = tiles[at_rest[0]].astype(np.float32)
-    weight = alpha[..., None].astype(np.float32) / 255
+    weight = arrays.alpha[..., None].astype(np.float32) / 255
     patches = tiles[: mouth["patches"]].astype(np.float32)
     return [np.rint((patch - rest) * weight).astype(np.int16) for patch in patches]
 
 
 def _landing(
-    warp: npt.NDArray[np.float32], patch: tuple[int, int], frame: tuple[int, int], ratio: float
+    warp: npt.NDArray[np.float64],
+    bends: npt.NDArray[np.float32],
+    patch: tuple[int, int],
+    frame: tuple[int, int],
 ) -> Landing:
-    """The box of a warped patch inside the frame, and the affine into that box.
+    """Turn the way from patch to frame around. `patch` is (height, width), `frame` (width, height)."""
+    height, width = patch
+    edges = [[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]]
+    places = np.array(edges) @ warp.T
+    rows, columns = bends.shape[:2]
+    # Half a cell of margin, where the patch has faded out: cv2.resize is flat there.
+    margin = np.ceil(np.ptp(places, axis=0) / (2 * np.array([columns, rows])))
+    low = np.clip(np.floor(places.min(0) - margin).astype(int), 0, np.array(frame) - 1)
+    high = np.clip(np.ceil(places.max(0) + margin).astype(int) + 1, low + 1, np.array(frame))
+    box_width, box_height = (high - low).tolist()
+    x = low[0] + (np.arange(columns) + 0.5) * box_width / columns - 0.5
+    y = low[1] + (np.arange(rows) + 0.5) * box_height / rows - 0.5
+    targets = np.stack(np.meshgrid(x, y), -1)
+    back = np.linalg.inv(warp[:, :2])
+    sources = (targets - warp[:, 2]) @ back.T
+    for _ in range(2):  # the bend is known at the source: a fixed point, and bends are small
+        cells = (sources + 0.5) * [columns / width, rows / height] - 0.5
+        bend = cv2.remap(
+            bends, cells.astype(np.float32), None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        sources = (targets - bend - warp[:, 2]) @ back.T
+    return Landing(sources.astype(np.float32), int(low[0]), int(low[1]), box_width, box_height)
 
-    `ratio` scales the frame; pixel centres lie at whole numbers, hence the halves.
-    """
+
+def _scaled(warp: npt.NDArray[np.float32], ratio: float) -> npt.NDArray[np.float64]:
+    """The affine into a frame of another size; pixel middles lie at whole numbers, hence the halves."""
     affine = warp.astype(np.float64) * ratio
     affine[:, 2] += (ratio - 1) / 2
-    height, width = patch
-    corners = np.array(
-        [[0, 0, 1], [width - 1, 0, 1], [0, height - 1, 1], [width - 1, height - 1, 1]]
-    )
-    places = corners @ affine.T
-    low = np.clip(np.floor(places.min(0)).astype(int), 0, np.array(frame) - 1)
-    high = np.clip(np.ceil(places.max(0)).astype(int) + 1, low + 1, np.array(frame))
-    affine[:, 2] -= low
-    box_width, box_height = (high - low).tolist()
-    return Landing(affine.astype(np.float32), int(low[0]), int(low[1]), box_width, box_height)
+    return affine

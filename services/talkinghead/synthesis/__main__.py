@@ -42,7 +42,7 @@ def main() -> None:
         logger.info("making the identity (about a minute)")
         make_identity(THEO, identity_path)
     appearance = Appearance(Head(identity_path), Look())
-    quality = Quality(arguments.size, 3 * arguments.samples, arguments.samples)
+    quality = Quality(arguments.size, 4 * arguments.samples, arguments.samples)
     logger.info("rendering; progress is in %s", arguments.work / "blender.log")
     render_all(appearance, quality, arguments.work, arguments.threads)
     logger.info("animating and packing")

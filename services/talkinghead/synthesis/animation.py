@@ -19,6 +19,8 @@ from services.talkinghead.synthesis.render import project, unproject
 
 FRAMES_PER_SECOND = 25
 LOOP_FRAMES = 250
+# Grid of the mouth patch's bends; its cells are some 15 px.
+BEND_ROWS, BEND_COLUMNS = 12, 16
 # Closure of the lids, frame by frame: down in 80 ms, up in 160 ms.
 BLINK = (0.30, 0.85, 1.0, 0.90, 0.62, 0.34, 0.13)
 BLINK_FRAMES = (44, 121, 196)
@@ -188,21 +190,25 @@ class IdleLoop:
         rgb = np.clip(picture * 255 + 0.5, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(rgb[..., ::-1])
 
-    def patch_warp(self, index: int, corner: tuple[int, int], weights: Array) -> Array:
-        """The affine [2,3] that takes patch pixels to frame pixels best, by weighted least squares.
+    def patch_landing(
+        self, index: int, corner: tuple[int, int], weights: Array
+    ) -> tuple[Array, Array]:
+        """Where a mouth patch lands in one frame: an affine [2,3] from patch to frame pixels, and the
+        bends [BEND_ROWS,BEND_COLUMNS,2] of the turning head that no affine can follow.
 
         `corner` is the patch's place in the still and `weights` [h,w] its mask, at frame size.
         """
         height, width = weights.shape
-        ratio = self._size / self._frame_size
         columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-        in_patch = np.stack([columns, rows], -1).reshape(-1, 2).astype(np.float32)
+        in_patch = np.stack([columns, rows], -1).astype(np.float32)
         in_still = in_patch + np.array(corner, np.float32)
-        forward = self._field.forward(index)
-        places = ((in_still + 0.5) * ratio - 0.5).reshape(height, width, 2)
-        moved = cv2.remap(forward, places.astype(np.float32), None, cv2.INTER_LINEAR).reshape(-1, 2)
-        target = in_still + moved / ratio
+        ratio = self._size / self._frame_size
+        places = ((in_still + 0.5) * ratio - 0.5).astype(np.float32)
+        moved = cv2.remap(self._field.forward(index), places, None, cv2.INTER_LINEAR)
+        target = (in_still + moved / ratio).reshape(-1, 2)
         root = np.sqrt(weights.reshape(-1, 1))
-        system = np.c_[in_patch, np.ones(len(in_patch))] * root
-        solution = np.linalg.lstsq(system, target * root, rcond=None)[0]
-        return np.asarray(solution.T, np.float32)
+        terms = np.c_[in_patch.reshape(-1, 2), np.ones(height * width)]
+        affine = np.linalg.lstsq(terms * root, target * root, rcond=None)[0]
+        residual = (target - terms @ affine).reshape(height, width, 2).astype(np.float32)
+        bends = cv2.resize(residual, (BEND_COLUMNS, BEND_ROWS), interpolation=cv2.INTER_AREA)
+        return np.asarray(affine.T, np.float32), np.asarray(bends, np.float32)

@@ -9,8 +9,8 @@ import numpy as np
 
 Actions = dict[str, float]
 
-JAW_STEPS = tuple(float(x) for x in np.round(np.linspace(0, 1, 9), 4))
-WIDTH_STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+JAW_STEPS = tuple(float(x) for x in np.round(np.linspace(0, 1, 11), 4))
+WIDTH_STEPS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
 LID_STEPS = (0.2, 0.4, 0.6, 0.8, 1.0)
 # Where the eyes may rest in the idle loop: metres from the camera, to his left and up.
 GAZES: Mapping[str, tuple[float, float]] = {
@@ -36,10 +36,11 @@ def resting_face() -> Actions:
     return {"browInnerUp": 0.06} | _both(
         {
             "browOuterUp": 0.08,
-            "mouthSmile": 0.30,
+            "mouthSmile": 0.40,
             "mouthDimple": 0.10,
-            "cheekSquint": 0.16,
-            "eyeSquint": 0.12,
+            "cheekSquint": 0.20,
+            "eyeSquint": 0.05,
+            "eyeWide": 0.12,
             "mouthPress": 0.05,
         }
     )
@@ -66,7 +67,7 @@ def mouth_actions(patch: MouthPatch) -> Actions:
     round_, spread = max(-patch.width, 0.0), max(patch.width, 0.0)
     # Speech is drawn a little larger than life: the picture is small and the lips must be read.
     sides = {
-        "mouthSmile": 0.30 * (1 - round_) + 0.30 * spread,
+        "mouthSmile": 0.40 * (1 - round_) + 0.30 * spread,
         "mouthDimple": 0.10 * (1 - round_),
         "mouthStretch": 0.35 * spread,
         "mouthUpperUp": 0.22 * patch.jaw + 0.16 * spread * (0.4 + patch.jaw),
@@ -87,20 +88,22 @@ def mouth_actions(patch: MouthPatch) -> Actions:
 def lid_actions(closure: float) -> Actions:
     """Both lids closed by `closure` 0..1, with the little squint that goes with a blink."""
     rest = resting_face()
-    blink = _both({"eyeBlink": closure, "cheekSquint": 0.16 + 0.06 * closure})
+    blink = _both({"eyeBlink": closure, "cheekSquint": 0.20 + 0.06 * closure})
     rest.update(blink)
     for side in ("Left", "Right"):
         rest[f"eyeSquint{side}"] *= 1 - closure
+        rest[f"eyeWide{side}"] *= 1 - closure
     return rest
 
 
 def _contact_actions(patch: MouthPatch) -> Actions:
-    press = _both({"mouthPress": 0.40 * patch.press})
+    press = _both({"mouthPress": 0.18 * patch.press})
     bite = _both({"mouthUpperUp": 0.30 * patch.lip_teeth, "mouthSmile": -0.05 * patch.lip_teeth})
     rolls = {
-        "mouthRollLower": 0.38 * patch.press + 0.80 * patch.lip_teeth,
-        "mouthRollUpper": 0.32 * patch.press,
-        "jawOpen": 0.02 * patch.lip_teeth,
+        "mouthRollLower": 0.20 * patch.press + 0.70 * patch.lip_teeth,
+        "mouthRollUpper": 0.20 * patch.press,
+        "mouthClose": 0.20 * patch.press,
+        "jawOpen": 0.10 * patch.lip_teeth,
     }
     return {**press, **bite, **rolls}
 

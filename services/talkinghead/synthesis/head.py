@@ -168,7 +168,8 @@ class Head:
         self.scale = distance_m / REFERENCE_EYE_DISTANCE_M
         above_waist = self.eye_centre[2] - 0.45 * self.scale
         self.skin = self._part(("body",), levels, lambda z: z > above_waist + 0.05)
-        self.cloth = self._part(("helper-tights",), levels, lambda z: z > above_waist)
+        throat = self.eye_centre[2] - 0.085 * self.scale
+        self.cloth = self._part(("body",), levels, lambda z: (z > above_waist) & (z < throat))
         self.lashes = self._part(("helper-l-eyelashes", "helper-r-eyelashes"), levels)
         self.tongue = self._part(("helper-tongue",), 1)
         self.lower_jaw_ids = self.group_vertices("helper-lower-teeth")
@@ -244,9 +245,9 @@ def _one_arch(scale: float, upper: bool) -> tuple[Array, Array]:
     tooth = 7 * np.sign(along) * np.abs(along) ** 0.85
     gap = np.abs((tooth % 1) - 0.5) * 2
     bend = 1.25 * along
-    half_width, height = (0.0245, 0.0118) if upper else (0.0215, 0.0100)
+    half_width, height = (0.0245, 0.0118) if upper else (0.0215, 0.0088)
     x = np.sin(bend) / np.sin(1.25) * half_width + 0 * down
-    depth = 0.0080 if upper else 0.0125
+    depth = 0.0080 if upper else 0.0135
     y = depth + 0.031 * (1 - np.cos(bend)) / (1 - np.cos(1.25)) + 0.0012 * down**2 + 0.0007 * gap**6
     edge = 0.0008 * gap**4 + 0.0010 * np.abs(along)
     sign = 1 if upper else -1

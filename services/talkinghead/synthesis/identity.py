@@ -59,6 +59,15 @@ THEO = Identity(
         "caucasian": 0.78,
     },
     variation=0.14,
+    # Smaller, plainer ears than the draw gives, and a slightly narrower jaw.
+    local_changes={
+        "l-ear-scale-incr": -0.30,
+        "l-ear-scale-vert-incr": -0.25,
+        "l-ear-lobe-incr": 0.15,
+        "l-ear-flap-incr": 0.0,
+        "l-ear-shape-round": 0.3,
+        "chin-width-incr": -0.15,
+    },
 )
 
 

@@ -36,7 +36,7 @@ class Look:
     skin: Colour = (0.80, 0.56, 0.44)
     lips: Colour = (0.66, 0.36, 0.33)
     hair: Colour = (0.040, 0.024, 0.015)
-    iris: Colour = (0.30, 0.22, 0.13)
+    iris: Colour = (0.23, 0.15, 0.095)
     cloth: Colour = (0.055, 0.105, 0.165)
     stubble: float = 0.30
     strands: int = 22000
@@ -118,13 +118,13 @@ class Appearance:
         head = self.head
         moved = head.with_actions(actions)
         skin = head.skin.positions(moved)
-        jaw_shift = (moved - head.vertices)[head.lower_jaw_ids].mean(0)
+        turn, shift = _rigid_motion(head.vertices[head.lower_jaw_ids], moved[head.lower_jaw_ids])
+        lower_teeth = self.teeth.vertices @ turn.T + shift
         lash_shift = head.lashes.positions(moved) - head.lashes.positions(head.vertices)
         return {
             "skin": skin,
             "tongue": head.tongue.positions(moved),
-            "teeth": self.teeth.vertices
-            + np.where(self._lower_teeth[:, None], 0.95 * jaw_shift, 0),
+            "teeth": np.where(self._lower_teeth[:, None], lower_teeth, self.teeth.vertices),
             "brows": self.brow_hairs.points + (skin - self.rest)[self.brow_hairs.roots][:, None],
             "lashes": self.lash_hairs.points + lash_shift[self.lash_hairs.roots][:, None],
         }
@@ -132,12 +132,16 @@ class Appearance:
     def cloth(self) -> tuple[Array, Array]:
         """Vertices [N,3] of a crew-neck jumper, and the distance [N] in metres below its neckline."""
         head, scale = self.head, self.head.scale
-        base = head.cloth.positions(head.vertices)
-        x, y, z = ((base - head.eye_centre) / scale).T
-        below = (-0.186 + 0.55 * np.clip(y, -0.03, 0.12) - z).astype(np.float32)
-        collar = np.exp(-(((below - 0.007) / 0.008) ** 2))
-        thickness = (0.0025 + 0.003 * smoothstep(0, 0.03, below) + 0.002 * collar) * scale
-        return base + head.cloth.normals(base) * thickness[:, None].astype(np.float32), below
+        body = head.cloth.positions(head.vertices)
+        # Knitwear lies smoothly over collar bones.
+        smooth = head.cloth.blur(body, 12)
+        y, z = ((body - head.eye_centre) / scale)[:, 1:].T
+        below = (-0.176 + 0.55 * np.clip(y, -0.03, 0.12) - z).astype(np.float32)
+        collar = np.exp(-(((below - 0.009) / 0.007) ** 2))
+        thickness = (0.0030 + 0.0040 * smoothstep(0.01, 0.05, below) + 0.0022 * collar) * scale
+        keep = smoothstep(0.0, 0.03, below)[:, None]
+        lifted = body + (smooth - body) * keep + head.cloth.normals(body) * thickness[:, None]
+        return lifted.astype(np.float32), below
 
     # Masks ------------------------------------------------------------------------------------
 
@@ -183,7 +187,7 @@ class Appearance:
 
     def _brows(self) -> tuple[Strands, Array]:
         rng = np.random.default_rng(5)
-        count, scale = 560, self.head.scale
+        count, scale = 470, self.head.scale
         facing = np.flatnonzero(
             (self.normals[:, 1] < -0.2) & (np.abs(self.face_xyz[:, 2] - 0.03) < 0.03)
         )
@@ -231,29 +235,31 @@ class Appearance:
         )
 
     def _lashes(self) -> Strands:
-        """Short, separate lashes on the lid edge: the inner border of the lash helper meshes."""
+        """Short, separate lashes along the lid edges. The helper mesh of the lashes starts inside the
+        eyeball; its lines pass the lid edge at about 1.08 eyeball radii."""
         rng = np.random.default_rng(3)
         rest, scale = self.head.lashes.positions(self.head.vertices), self.head.scale
         points, roots = [], []
-        for ball, is_left in zip(self.head.eyeballs, (True, False), strict=True):
-            mine = np.flatnonzero((rest[:, 0] > self.head.eye_centre[0]) == is_left)
-            from_eye = rest[mine] - ball.centre
-            for upper, count, length_m in ((True, 120, 0.0056), (False, 45, 0.0026)):
-                lid = mine[(from_eye[:, 2] > 0) == upper]
-                bins = np.round((rest[lid, 0] - ball.centre[0]) / (0.0008 * scale)).astype(int)
-                gap = np.linalg.norm(rest[lid] - ball.centre, axis=1)
-                edge = np.array([lid[bins == b][gap[bins == b].argmin()] for b in np.unique(bins)])
-                root = rng.choice(edge, count)
-                outward = (rest[root, 0] - ball.centre[0]) / (0.015 * scale)
-                rise = -0.20 + 0.12 * rng.random(count)
-                along = _unit(
-                    np.c_[0.6 * outward + rng.normal(0, 0.12, count), np.full(count, -1.0), rise]
-                )
-                jitter = rng.normal(0, 0.0003 * scale, (count, 1)) * [[1, 0, 0]]
+        for ball, outside in zip(self.head.eyeballs, (1, -1), strict=True):
+            from_eye = (rest - ball.centre) / scale
+            edge = np.abs(np.linalg.norm(from_eye, axis=1) - 1.08 * ball.radius_m / scale) < 0.0006
+            edge &= np.abs(from_eye[:, 0]) < 0.0150
+            is_upper = from_eye[:, 2] > -0.0017
+            for upper, count, length_m in ((True, 150, 0.0066), (False, 60, 0.0034)):
+                root = rng.choice(np.flatnonzero(edge & (is_upper == upper)), count)
+                outward = from_eye[root, 0] / 0.015
+                rise = (-0.05 if upper else -0.25) + 0.12 * rng.random(count)
+                fan = 0.55 * outward + rng.normal(0, 0.10, count)
+                along = _unit(np.c_[fan, np.full(count, -1.0), rise])
+                jitter = rng.normal(0, 0.0004 * scale, (count, 1)) * [[1, 0, 0]]
                 t = np.linspace(0, 1, 5)[None, :, None]
-                length = (length_m * scale * rng.uniform(0.6, 1.1, count))[:, None, None]
-                curl = np.array([0, 0, 0.42 if upper else 0.0]) * length * t * t
-                points.append((rest[root] + jitter)[:, None] + along[:, None] * length * t + curl)
+                longer_outside = 0.8 + 0.35 * np.clip(outward * outside, 0, 1)
+                length = length_m * scale * rng.uniform(0.7, 1.1, count) * longer_outside
+                curl = np.array([0, 0, 0.45 if upper else -0.1]) * t * t
+                points.append(
+                    (rest[root] + jitter)[:, None]
+                    + (along[:, None] * t + curl) * length[:, None, None]
+                )
                 roots.append(root)
         return Strands(np.concatenate(points).astype(np.float32), np.concatenate(roots))
 
@@ -316,6 +322,15 @@ class Appearance:
         return np.asarray(position + normal * push[:, None], np.float32), normal
 
 
+def _rigid_motion(before: Array, after: Array) -> tuple[Array, Array]:
+    """Rotation [3,3] and shift [3] that take points `before` to `after` best (Kabsch)."""
+    centre_before, centre_after = before.mean(0), after.mean(0)
+    u, _, vt = np.linalg.svd((before - centre_before).T @ (after - centre_after))
+    mirror = np.diag([1, 1, np.sign(np.linalg.det(vt.T @ u.T))])
+    turn = (vt.T @ mirror @ u.T).astype(np.float32)
+    return turn, centre_after - turn @ centre_before
+
+
 def _clump(strands: Array, rng: np.random.Generator, amount: float) -> Array:
     """Pull every strand's tip towards a nearby guide strand, so that locks form."""
     guides = rng.choice(len(strands), len(strands) // 28, replace=False)
@@ -348,7 +363,7 @@ def _eyeball(ball: Eyeball, target: Array, iris_colour: Colour) -> Surface:
 
 
 def _eye_colours(angle: Array, turn: Array, iris_colour: Colour) -> Array:
-    iris_edge, pupil_edge = 0.47, 0.165
+    iris_edge, pupil_edge = 0.46, 0.145
     white = np.array([0.80, 0.755, 0.73]) * (1 - 0.30 * smoothstep(0.7, 1.3, angle))[..., None]
     fibres = 1 + 0.30 * np.sin(turn * 23 + 3 * np.sin(turn * 5)) * smoothstep(0.15, 0.3, angle)
     glow = 0.75 + 0.75 * smoothstep(0.42, 0.20, angle)

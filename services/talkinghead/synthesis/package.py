@@ -30,7 +30,7 @@ from services.talkinghead.synthesis.room import blurred_room
 
 Frame = npt.NDArray[np.uint8]
 FRAME_SIZE = 512
-SHEET_COLUMNS = 8
+SHEET_COLUMNS = 9
 CODECS = {
     "idle.mp4": ("libx264", {"crf": "9", "preset": "slow", "movflags": "+faststart"}),
     "idle.webm": ("libvpx-vp9", {"crf": "16", "b": "0", "row-mt": "1", "cpu-used": "2"}),
@@ -46,10 +46,15 @@ def write_package(head: Head, work: Path, size: int, persona: dict[str, Any], ou
     layers = Layers(_person(still), still.alpha, develop(room))
     loop = IdleLoop(layers, MotionField(head, still.depth_m, still.alpha), FRAME_SIZE)
     corner = portrait.corner_px(portrait.border_of(head, portrait.MOUTH_BOX, size), FRAME_SIZE)
-    warps = [loop.patch_warp(i, corner, mask.astype(np.float32) / 255) for i in range(LOOP_FRAMES)]
+    weights = mask.astype(np.float32) / 255
+    landings = [loop.patch_landing(i, corner, weights) for i in range(LOOP_FRAMES)]
     shapes = [[p.jaw, p.width, p.press, p.lip_teeth] for p in mouth_patches()]
     np.savez_compressed(
-        out / "face.npz", alpha=mask, shapes=np.array(shapes, np.float32), warps=np.stack(warps)
+        out / "face.npz",
+        alpha=mask,
+        shapes=np.array(shapes, np.float32),
+        warps=np.stack([warp for warp, _ in landings]),
+        bends=np.stack([bends for _, bends in landings]).astype(np.float16),
     )
     frames = list(_idle_frames(head, work, size, loop))
     for name, (codec, options) in CODECS.items():

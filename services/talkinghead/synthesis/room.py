@@ -21,8 +21,8 @@ RECTANGLES: tuple[Rectangle, ...] = (
     (0.70, 0.13, 0.72, 1.10, (0.13, 0.085, 0.05)),
 )
 BOOK_COLOURS = (
-    *((0.30, 0.10, 0.07), (0.10, 0.17, 0.22), (0.42, 0.36, 0.26), (0.08, 0.14, 0.09)),
-    *((0.36, 0.24, 0.09), (0.22, 0.21, 0.22), (0.17, 0.08, 0.10)),
+    *((0.20, 0.12, 0.09), (0.12, 0.16, 0.19), (0.38, 0.34, 0.27), (0.12, 0.14, 0.11)),
+    *((0.30, 0.23, 0.14), (0.22, 0.21, 0.22), (0.15, 0.10, 0.10)),
 )
 
 
@@ -63,7 +63,7 @@ def _paint_plant(picture: Array) -> None:
         axes = (round(0.030 * size), round(0.010 * size))
         green = float(rng.uniform(0.06, 0.16))
         centre = (round(middle[0] * size), round(middle[1] * size))
-        colour = (0.45 * green, green, 0.35 * green)
+        colour = (0.62 * green, green, 0.50 * green)
         cv2.ellipse(picture, centre, axes, float(rng.uniform(0, 180)), 0, 360, colour, -1)
 
 

@@ -63,10 +63,10 @@ def build_person(data: dict[str, Any]) -> dict[str, Mesh]:
     add_attribute(cloth, "below", np.repeat(data["cloth_below"][:, None], 3, 1))
     hair = np.array(look["hair"])
     add_strands("hair", data["hair"], 0.00011 * scale, hair_material("hair", 0.5 * hair))
-    dark = hair_material("brow", 0.40 * hair)
-    objects["brows"] = add_strands("brows", data["brows"], 0.00010 * scale, dark)
+    dark = hair_material("brow", 0.6 * hair)
+    objects["brows"] = add_strands("brows", data["brows"], 0.00009 * scale, dark)
     lash = plain_material("lash", (0.008, 0.006, 0.005), 0.5)
-    objects["lashes"] = add_strands("lashes", data["lashes"], 0.00006 * scale, lash)
+    objects["lashes"] = add_strands("lashes", data["lashes"], 0.00007 * scale, lash)
     return objects
 
 
@@ -355,6 +355,8 @@ def place_lights(data: dict[str, Any]) -> None:
     centre = Vector([float(v) for v in data["eye_centre"]])
     add_light("window", centre, Vector((-0.80, -1.00, 0.50)), 0.85, 21, (1.0, 0.95, 0.90))
     add_light("fill", centre, Vector((1.10, -0.95, 0.00)), 1.3, 8, (0.88, 0.93, 1.0))
+    # Small and bright, for a catch light in the eyes.
+    add_light("catch", centre, Vector((-0.28, -1.10, 0.32)), 0.13, 1.6, (1.0, 0.98, 0.95))
     add_light("rim", centre, Vector((0.70, 0.90, 0.60)), 0.5, 8, (1.0, 0.97, 0.93))
     world = bpy.data.worlds.new("sky")
     bpy.context.scene.world = world
