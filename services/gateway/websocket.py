@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -109,7 +109,7 @@ async def incoming(
         yield item
 
 
-def _parse(message: "dict[str, object]") -> ClientEvent | MediaPacket:
+def _parse(message: "MutableMapping[str, object]") -> ClientEvent | MediaPacket:
     text, data = message.get("text"), message.get("bytes")
     if isinstance(text, str):
         return parse_client_event(text)
