@@ -23,10 +23,8 @@ def decode_pictures(pictures: list[Picture], codec: str) -> Iterator[tuple[float
     """The pictures of one reply as (pts_ms, pixels), in order."""
     if codec == "jpeg":
         for picture in pictures:
-            yield (
-                picture.pts_ms,
-                cv2.imdecode(np.frombuffer(picture.data, np.uint8), cv2.IMREAD_COLOR),
-            )
+            coded = np.frombuffer(picture.data, np.uint8)
+            yield picture.pts_ms, cast(BGR, cv2.imdecode(coded, cv2.IMREAD_COLOR))
         return
     decoder = av.CodecContext.create(DECODERS[codec], "r")
     times = iter(picture.pts_ms for picture in pictures)

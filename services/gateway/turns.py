@@ -21,7 +21,7 @@ NEVER = float("inf")
 _WORD = re.compile(r"[a-z']+")
 # Said while listening; they take no turn. Spellings as speech recognisers write them.
 BACKCHANNELS = frozenset(
-    "mm mhm hmm hm mmhmm uh huh uhhuh um ah oh okay ok right yeah yep yes sure wow".split()  # noqa: SIM905
+    "mm mhm mmhm hmm hm mmhmm uh huh uhhuh um ah oh okay ok right yeah yep yes sure wow".split()  # noqa: SIM905
 )
 
 
