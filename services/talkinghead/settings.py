@@ -13,6 +13,8 @@ class Settings(WorkerSettings):
     )
 
     backend: str = "viseme"
+    # Measured with viseme, H.264 and 512 px (tests/bench/talkinghead.py): eight take less than half a core.
+    slots: int = Field(8, ge=1)
     # Encoders that run at once; rendering has one thread besides.
     threads: int = Field(2, ge=1)
     # Loaded at start, so that the first call does not wait for it; empty: none.
