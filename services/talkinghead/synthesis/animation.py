@@ -112,7 +112,7 @@ class MotionField:
     def _field(self, head: Head, points: Array, motion: str) -> Array:
         """Pixels of displacement per unit of one motion (per degree or per reference metre)."""
         face = (points - head.eye_centre) / head.scale
-        x, y, z = face[..., 0], face[..., 1], face[..., 2]
+        x, z, still = face[..., 0], face[..., 2], np.zeros_like(face[..., 0])
         on_head = smoothstep(-0.205, -0.105, z)
         if motion in ("yaw", "pitch", "roll"):
             moved = _turn(face, motion, np.radians(1.0))
@@ -120,10 +120,11 @@ class MotionField:
         elif motion == "breath":
             # Shoulders rise, and a little less the head that rests on them.
             rise = 0.35 + 0.65 * smoothstep(-0.12, -0.20, z)
-            shift = np.stack([0.25 * x / 0.2 * smoothstep(-0.15, -0.21, z), 0 * y, rise], -1)
+            widen = 1.25 * x * smoothstep(-0.15, -0.21, z)
+            shift = np.stack([widen, still, rise], -1)
         elif motion == "brows":
             brow = np.exp(-(((z - 0.026) / 0.014) ** 2)) * np.exp(-((x / 0.055) ** 4))
-            shift = np.stack([0 * x, 0 * y, brow], -1)
+            shift = np.stack([still, still, brow], -1)
         else:
             direction = (1.0, 0, 0) if motion == "shift_x" else (0, 0, 1.0)
             shift = (0.4 + 0.6 * on_head)[..., None] * np.array(direction)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sparse
 
-Array = npt.NDArray[np.float32]
-Indices = npt.NDArray[np.int32]
+Array = npt.NDArray[np.floating[Any]]
+Indices = npt.NDArray[np.signedinteger[Any]]
 
 # Sizes in this package are written for an adult of 64.8 mm between the eyes and scaled by `Head.scale`.
 REFERENCE_EYE_DISTANCE_M = 0.0648
@@ -222,10 +223,12 @@ def dental_arches(head: Head, lip_line: Array) -> tuple[Surface, npt.NDArray[np.
 
     Returns the surface and which of its vertices belong to the lower jaw and move with it.
     """
-    vertices, colours, quads = [], [], []
+    vertices: list[Array] = []
+    colours: list[Array] = []
+    quads: list[Indices] = []
     for upper in (True, False):
         arch, colour = _one_arch(head.scale, upper)
-        quads.append(grid_quads(*arch.shape[:2], first=sum(len(v) for v in vertices)))
+        quads.append(grid_quads(arch.shape[0], arch.shape[1], first=sum(map(len, vertices))))
         vertices.append((arch + lip_line).reshape(-1, 3))
         colours.append(colour.reshape(-1, 3))
     is_lower = np.arange(sum(map(len, vertices))) >= len(vertices[0])
@@ -238,15 +241,15 @@ def dental_arches(head: Head, lip_line: Array) -> tuple[Surface, npt.NDArray[np.
 
 
 def _one_arch(scale: float, upper: bool) -> tuple[Array, Array]:
-    """A curved strip [97,9,3] with gaps between 14 teeth, and its paint; origin at the lip line."""
-    along = np.linspace(-1, 1, 113)[:, None]
-    down = np.linspace(0, 1, 9)[None]  # 0 at the cutting edge, 1 in the gum
+    """A curved strip [113,9,3] with gaps between 14 teeth, and its paint; origin at the lip line."""
+    along, down = np.meshgrid(np.linspace(-1, 1, 113), np.linspace(0, 1, 9), indexing="ij")
+    # `down` is 0 at the cutting edge, 1 in the gum.
     # Wider incisors, smaller teeth to the sides.
     tooth = 7 * np.sign(along) * np.abs(along) ** 0.85
     gap = np.abs((tooth % 1) - 0.5) * 2
     bend = 1.25 * along
     half_width, height = (0.0245, 0.0118) if upper else (0.0215, 0.0088)
-    x = np.sin(bend) / np.sin(1.25) * half_width + 0 * down
+    x = np.sin(bend) / np.sin(1.25) * half_width
     depth = 0.0080 if upper else 0.0135
     y = depth + 0.031 * (1 - np.cos(bend)) / (1 - np.cos(1.25)) + 0.0012 * down**2 + 0.0007 * gap**6
     edge = 0.0008 * gap**4 + 0.0010 * np.abs(along)

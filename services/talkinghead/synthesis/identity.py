@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anny
 import anny.paths
@@ -21,7 +22,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[np.floating[Any]]
 
 # Local changes that make caricatures or fight the facial actions are left alone.
 FACE_REGIONS = ("cheek", "chin", "ear", "eye", "forehead", "head", "mouth", "nose")
@@ -124,6 +125,7 @@ def make_identity(identity: Identity, out: Path, model: anny.Anny | None = None)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         out,
+        allow_pickle=False,
         vertices=neutral,
         action_deltas=np.stack(deltas),
         action_names=np.array(model.facial_action_labels),

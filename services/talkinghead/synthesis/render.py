@@ -7,17 +7,20 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import OpenEXR
 import pyoidn
 
 from services.talkinghead.synthesis.expressions import resting_face
-from services.talkinghead.synthesis.head import Array, Head
+from services.talkinghead.synthesis.head import Array, Head, Indices
 from services.talkinghead.synthesis.look import Appearance
 
 # Fractions of the picture: left, top, right, bottom.
 Border = tuple[float, float, float, float]
+Scene = dict[str, npt.NDArray[Any]]
 CAMERA_DISTANCE_M = 1.15
 FIELD_OF_VIEW_DEG = 18.0
 
@@ -74,7 +77,7 @@ def unproject(head: Head, fractions: Array, depth_m: Array) -> Array:
     return np.asarray(seen @ axes + position, np.float32)
 
 
-def neutral_scene(appearance: Appearance, size: int) -> dict[str, Array]:
+def neutral_scene(appearance: Appearance, size: int) -> Scene:
     """Everything scene.py needs to build the person with his resting face."""
     head, look = appearance.head, appearance.look
     camera, target = camera_position(head)
@@ -87,7 +90,7 @@ def neutral_scene(appearance: Appearance, size: int) -> dict[str, Array]:
         "skin_quads": head.skin.quads,
         "skin_colour": appearance.skin_colours(),
         "skin_mask": appearance.skin_masks(),
-        "skin_rest": appearance.face_xyz,
+        "skin_rest": appearance.skin.face_xyz,
         "teeth_quads": appearance.teeth.quads,
         "teeth_colour": appearance.teeth.colours,
         "tongue_quads": head.tongue.quads,
@@ -98,9 +101,9 @@ def neutral_scene(appearance: Appearance, size: int) -> dict[str, Array]:
         "camera": camera,
         "camera_target": target,
         "eye_centre": head.eye_centre,
-        "scale": np.float32(head.scale),
-        "field_of_view_deg": np.float32(FIELD_OF_VIEW_DEG),
-        "size": np.int32(size),
+        "scale": np.array(head.scale),
+        "field_of_view_deg": np.array(FIELD_OF_VIEW_DEG),
+        "size": np.array(size),
         "look": np.array(json.dumps(asdict(look))),
     }
 
@@ -110,7 +113,7 @@ def eyes_towards(appearance: Appearance, target: Array) -> dict[str, Array]:
     return {"eyes": np.concatenate([eye.vertices for eye in appearance.eyes(target)])}
 
 
-def _eye_quads(appearance: Appearance, target: Array) -> list[Array]:
+def _eye_quads(appearance: Appearance, target: Array) -> list[Indices]:
     quads, first = [], 0
     for eye in appearance.eyes(target):
         quads.append(eye.quads + first)
@@ -118,9 +121,7 @@ def _eye_quads(appearance: Appearance, target: Array) -> list[Array]:
     return quads
 
 
-def run_blender(
-    scene: Mapping[str, Array], jobs: Sequence[Job], work: Path, threads: int = 0
-) -> None:
+def run_blender(scene: Scene, jobs: Sequence[Job], work: Path, threads: int = 0) -> None:
     """Render the jobs whose pictures are missing in `work`.
 
     Raises subprocess.CalledProcessError when Blender fails; `work/blender.log` says why.
@@ -130,11 +131,11 @@ def run_blender(
         return
     work.mkdir(parents=True, exist_ok=True)
     scene_path = work / "scene.npz"
-    np.savez(scene_path, **scene)
+    np.savez(scene_path, allow_pickle=False, **scene)
     listing = []
     for job in missing:
         moved_path = work / f"{job.name}.npz"
-        np.savez(moved_path, **job.moved)
+        np.savez(moved_path, allow_pickle=False, **job.moved)
         entry = {"name": job.name, "moved": str(moved_path), "border": job.border}
         listing.append({**entry, "samples": job.samples})
     jobs_path = work / "jobs.json"
@@ -179,4 +180,4 @@ def develop(linear: Array, exposure: float = 1.0) -> Array:
     # Narkowicz' fit of the ACES curve: soft shoulder, so that highlights on skin do not clip.
     film = np.clip((x * (2.51 * x + 0.03)) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)
     srgb = np.where(film < 0.0031308, 12.92 * film, 1.055 * film ** (1 / 2.4) - 0.055)
-    return srgb.astype(np.float32)
+    return np.asarray(srgb, np.float32)
