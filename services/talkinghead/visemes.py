@@ -35,9 +35,8 @@ LOOKAHEAD_MS = (
 CLOSING_MS = 140.0  # how long the mouth takes to close after stop()
 
 _REACH_MS = LOOKAHEAD_MS - LEAD_MS  # beyond its own edges by this much, a phoneme has no say
-_SPREAD_MS = 45.0  # softness of a dominance bump
-_REST_DOMINANCE = 0.08  # how strongly silence pulls the mouth to rest
-_REST_ONSET_MS = 60.0  # that far from any sound the pull is full
+_FALL_MS = 30.0  # dominance falls by a factor of e over this time outside the phoneme
+_ACTIVITY_LEAD_MS = 5.0  # opening and closing as a whole lead the sound less than single shapes do
 _CONTACT_MIN_MS = 40.0  # half-width of a contact: wide enough to show in one frame at 25 fps
 _CONTACT_MAX_MS = 120.0
 
@@ -112,13 +111,13 @@ _CLASSES: tuple[tuple[str, Viseme], ...] = (
     ("rɹɻʀ", Viseme(0.22, -0.50, 1.1)),
     ("wʍɥ", Viseme(0.10, -1.00, 1.7)),
     ("j", Viseme(0.18, 0.60, 1.0)),
-    ("ɑa", Viseme(0.90, 0.05, 1.3)),
-    ("æ", Viseme(0.78, 0.40, 1.2)),
-    ("ɒɔ", Viseme(0.66, -0.45, 1.3)),
-    ("ʌɐ", Viseme(0.58, 0.05, 1.1)),
+    ("ɑa", Viseme(0.80, 0.05, 1.3)),
+    ("æ", Viseme(0.70, 0.40, 1.2)),
+    ("ɒɔ", Viseme(0.60, -0.45, 1.3)),
+    ("ʌɐ", Viseme(0.54, 0.05, 1.1)),
     ("əᵊɘɵɨᵻ", Viseme(0.34, 0.00, 0.8)),
     ("ɚɝɜɞ", Viseme(0.36, -0.40, 1.1)),
-    ("ɛe", Viseme(0.50, 0.40, 1.1)),
+    ("ɛe", Viseme(0.46, 0.40, 1.1)),
     ("ɪ", Viseme(0.30, 0.45, 1.0)),
     ("i", Viseme(0.22, 0.80, 1.2)),
     ("o", Viseme(0.48, -0.75, 1.4)),
@@ -135,10 +134,12 @@ _COMPOUNDS = {
 }
 _UNKNOWN_LETTER = Viseme(0.30, 0.00, 0.6)
 _LENGTH_MARKS = "ːˑ"
+# Piper gives stress marks a time of their own, at the edge of a vowel: the mouth stays in speech.
+_STRESS = Viseme(0.25, 0.00, 0.25)
 
 
 def visemes_of(symbol: str, previous: Viseme | None = None) -> list[Viseme]:
-    """The mouth targets of one phoneme symbol, in order; none for silence, stress and punctuation.
+    """The mouth targets of one phoneme symbol, in order; none for silence and punctuation.
 
     A length mark goes on with the `previous` target. Letters that are no known IPA open the mouth a little,
     so that a strange symbol never freezes the face.
@@ -149,6 +150,8 @@ def visemes_of(symbol: str, previous: Viseme | None = None) -> list[Viseme]:
             targets.append(_VISEMES[character])
         elif character in _LENGTH_MARKS and (targets or previous):
             targets.append(targets[-1] if targets else previous or _UNKNOWN_LETTER)
+        elif character in "ˈˌ":
+            targets.append(_STRESS)
         elif unicodedata.category(character) in ("Ll", "Lu", "Lo"):
             targets.append(_UNKNOWN_LETTER)
     return targets
@@ -170,9 +173,10 @@ class _Target:
         if away >= _REACH_MS:
             return 0.0
         half = (self.end_ms - self.start_ms) / 2
-        x = (time_ms - self.start_ms - half) / (half + _SPREAD_MS)
-        # The second factor ends the bump exactly at its reach, without a step.
-        return self.viseme.dominance * math.exp(-2 * x * x) * (1 - (away / _REACH_MS) ** 2) ** 2
+        x = min(abs(time_ms - self.start_ms - half) / half, 1.0) if half > 0 else 1.0
+        # The last factor ends the bump exactly at its reach, without a step.
+        fall = math.exp(-away / _FALL_MS) * (1 - (away / _REACH_MS) ** 2) ** 2
+        return self.viseme.dominance * math.exp(-0.8 * x * x) * fall
 
     def contact(self, time_ms: float) -> float:
         """1 while the lips touch, 0 well outside: flat at the top, so that the touch is seen."""
@@ -225,7 +229,12 @@ class MouthTrack:
             closed = min((time_ms - self._stop_ms) / CLOSING_MS, 1.0)
             open_ = 1 - closed * closed * (3 - 2 * closed)
             return self._shape_at_stop.scaled(open_) if open_ > 0 else REST
-        return self._blend(time_ms + LEAD_MS)
+        activity = self._activity(time_ms + _ACTIVITY_LEAD_MS)
+        if activity <= 0:
+            return REST
+        # While the mouth closes, the last sound falls out of reach of the leading time first.
+        ahead = self._blend(time_ms + LEAD_MS) or self._blend(time_ms + _ACTIVITY_LEAD_MS)
+        return ahead.scaled(activity) if ahead else REST
 
     def _place(self, phoneme: TimedPhoneme) -> Iterator[_Target]:
         """Share the time of one phoneme among its targets."""
@@ -248,23 +257,26 @@ class MouthTrack:
                 return
             yield target
 
-    def _blend(self, time_ms: float) -> MouthShape:
+    def _activity(self, time_ms: float) -> float:
+        """1 within speech, falling to 0 over _REACH_MS of silence on either side of it."""
+        near = [target.distance_ms(time_ms) for target in self._near(time_ms)]
+        into = 1 - min(near, default=_REACH_MS) / _REACH_MS
+        return into * into * (3 - 2 * into)
+
+    def _blend(self, time_ms: float) -> MouthShape | None:
+        """Mean target at a time; None when no phoneme is in reach."""
         total = jaw = width = press = lip_teeth = 0.0
-        nearest_ms = math.inf
         for target in self._near(time_ms):
             viseme, weight = target.viseme, target.dominance(time_ms)
             total += weight
             jaw += weight * viseme.jaw
             width += weight * viseme.width
-            nearest_ms = min(nearest_ms, target.distance_ms(time_ms))
             if viseme.press:
                 press = max(press, target.contact(time_ms))
             elif viseme.lip_teeth:
                 lip_teeth = max(lip_teeth, target.contact(time_ms))
         if total <= 0:
-            return REST
-        away = min(nearest_ms / _REST_ONSET_MS, 1.0)
-        total += _REST_DOMINANCE * away * away * (3 - 2 * away)
+            return None
         # Lips that touch cannot be parted by the vowels beside them.
         held = max(press, 0.9 * lip_teeth)
         lip_teeth *= 1 - press

@@ -77,7 +77,7 @@ def test_spread_vowel_spreads_the_lips() -> None:
 def test_open_vowels_open_wider_than_close_ones() -> None:
     jaws = [track_of(say([vowel], 150)).at(45).jaw for vowel in ("i", "ɪ", "ɛ", "æ", "ɑ")]
     assert jaws == sorted(jaws)
-    assert jaws[-1] > 0.8
+    assert jaws[-1] > 0.7
 
 
 def test_mouth_opens_smoothly_and_monotonically_before_the_first_vowel() -> None:
@@ -85,12 +85,12 @@ def test_mouth_opens_smoothly_and_monotonically_before_the_first_vowel() -> None
     jaws = [round(track.at(t).jaw, 9) for t in range(150, 360, 5)]
     assert jaws[0] == 0
     assert jaws == sorted(jaws)
-    assert max(b - a for a, b in zip(jaws, jaws[1:], strict=False)) < 0.16
+    assert max(b - a for a, b in zip(jaws, jaws[1:], strict=False)) < 0.10
 
 
 def test_lips_lead_the_sound() -> None:
     """The jaw is under way when the vowel is heard for the first time."""
-    assert track_of(say(["ɑ"], 200, start_ms=300)).at(300).jaw > 0.4
+    assert track_of(say(["ɑ"], 200, start_ms=300)).at(290).jaw > 0.4
 
 
 def test_mouth_closes_in_a_long_silence_and_not_in_a_short_one() -> None:
@@ -147,7 +147,7 @@ def test_stop_keeps_the_past_and_closes_the_mouth_in_time() -> None:
     assert [track.at(t) for t in range(0, 150, 10)] == before
     jaws = [track.at(t).jaw for t in range(150, 300, 10)]
     assert jaws == sorted(jaws, reverse=True)
-    assert jaws[0] > 0.7
+    assert jaws[0] > 0.6
     assert track.at(150 + CLOSING_MS) is REST
     assert track.at(600) is REST
     assert track.rest_from_ms == 150 + CLOSING_MS
@@ -164,7 +164,7 @@ def test_compound_and_unknown_symbols() -> None:
     assert visemes_of("ʤ") == visemes_of("d") + visemes_of("ʒ")
     assert visemes_of("iː") == visemes_of("i") * 2
     assert visemes_of("ː", previous=visemes_of("u")[0]) == visemes_of("u")
-    for silent in (" ", "ˈ", "ˌ", "?", "—", "_", "^", "$", "", "ː", "\u0361"):
+    for silent in (" ", "?", "—", "_", "^", "$", "", "ː", "\u0361"):
         assert visemes_of(silent) == []
     assert len(visemes_of("ж")) == 1
 

@@ -87,16 +87,16 @@ def _one_brow(skin: Skin, side: int, rng: np.random.Generator) -> Strands:
     u: Array = rng.random(BROW_HAIRS) ** 0.9
     x, z = brow_line(u)
     taper = (1 - 0.70 * smoothstep(0.50, 1, u)) * (0.55 + 0.45 * smoothstep(0, 0.15, u))
-    width = BROW_WIDTH_M * taper
+    width: Array = BROW_WIDTH_M * taper
     z = z + width * np.clip(rng.normal(0, 0.55, BROW_HAIRS), -1.1, 1.1)
     start, root = _place_on_front(skin, side * x, z)
     normal = skin.normals[root]
-    upright = 0.95 * (1 - smoothstep(0, 0.45, u)) + 0.25 * (1 - u) - 0.15
-    rise = upright + rng.normal(0, 0.16, BROW_HAIRS)
-    along = np.stack([np.full_like(rise, side), np.zeros_like(rise), rise], 1)
+    upright: Array = 0.95 * (1 - smoothstep(0, 0.45, u)) + 0.25 * (1 - u) - 0.15
+    rise: Array = upright + rng.normal(0, 0.16, BROW_HAIRS)
+    along: Array = np.stack([np.full_like(rise, side), np.zeros_like(rise), rise], 1)
     along = unit(along - normal * (along * normal).sum(1, keepdims=True))
-    t = np.linspace(0, 1, 5)[None, :, None]
-    length = 0.0078 * (1 - 0.35 * u) * rng.uniform(0.6, 1.1, BROW_HAIRS) * scale
+    t: Array = np.linspace(0, 1, 5)[None, :, None]
+    length: Array = 0.0078 * (1 - 0.35 * u) * rng.uniform(0.6, 1.1, BROW_HAIRS) * scale
     lift = (0.0009 * t - 0.0006 * t * t) * scale
     points = start[:, None] + along[:, None] * length[:, None, None] * t + normal[:, None] * lift
     return Strands(points.astype(np.float32), root)
