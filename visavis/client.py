@@ -380,16 +380,22 @@ async def dial(
         )
     except (OSError, TimeoutError, websockets.WebSocketException) as error:
         raise CallError(f"Nobody answers at {url} ({error}). Is `make run` running?") from None
-    async with connection:
-        caller = Caller(connection, RealClock())
-        caller.on_event = on_event or caller.on_event
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(caller.run(), name="caller")
+    caller = Caller(connection, RealClock())
+    caller.on_event = on_event or caller.on_event
+    try:
+        async with connection, asyncio.TaskGroup() as tasks:
+            tasks.create_task(caller.run(), name="caller")
             await connection.send((start or protocol.SessionStart()).model_dump_json())
+            await caller.wait_for(lambda: hasattr(caller, "started"), 15_000)
             try:
-                await caller.wait_for(lambda: hasattr(caller, "started"), 15_000)
                 yield caller
             finally:
-                if not caller.closed:
-                    await connection.close()
-                await running
+                await connection.close()
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that the caller's own code raised, without the group around it."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

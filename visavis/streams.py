@@ -371,8 +371,8 @@ class Streams(AbstractAsyncContextManager["Streams"]):
         self._stack.push_async_callback(_cancel_until_done, loops)
         return self
 
-    async def __aexit__(self, *exc_info: object) -> bool | None:
-        return await self._stack.__aexit__(*exc_info)  # type: ignore[arg-type]
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()  # not told of the body's error, which would come back in a group
 
 
 class TurnWriter(Generic[M]):

@@ -83,9 +83,6 @@ class Reply:
         """
         call = self._call
         await asyncio.gather(*(call.streams.flush(call.key(c), self.epoch) for c in CONTENTS))
-        call.outbox.send(
-            protocol.ReplyStarted(epoch=self.epoch, sample_rate_hz=call.sample_rate_hz)
-        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._think(), name="think")

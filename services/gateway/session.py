@@ -287,6 +287,8 @@ class CallSession:
 
     def _start(self, tasks: asyncio.TaskGroup, reply: Reply) -> None:
         self._reply = reply
+        rate_hz = self._call.sample_rate_hz
+        self._call.outbox.send(protocol.ReplyStarted(epoch=reply.epoch, sample_rate_hz=rate_hz))
         self._reply_task = tasks.create_task(self._run_reply(reply), name=f"reply-{reply.epoch}")
 
     async def _run_reply(self, reply: Reply) -> None:
@@ -317,6 +319,9 @@ class CallSession:
         await self._close_reply(reply, "barge_in")
 
     async def _close_reply(self, reply: Reply, reason: protocol.EndReason) -> None:
+        if self._reply is not reply:
+            return  # it ended and was cut off at the same moment: once is enough
+        self._reply = None
         metrics.replies.labels(reason).inc()
         metrics.observe_turn(reply.timings_ms)
         send = self._call.outbox.send

@@ -40,11 +40,6 @@ def call(url: str, persona: str, wav: Path | None, out: Path | None) -> None:
         raise click.ClickException(str(error)) from None
     except TimeoutError:
         raise click.ClickException("No answer came in time.") from None
-    except BaseExceptionGroup as group:
-        known, rest = group.split((CallError, TimeoutError))
-        if known is None or rest is not None:
-            raise
-        raise click.ClickException(str(known.exceptions[0]) or "No answer came in time.") from None
 
 
 async def _ask(url: str, start: protocol.SessionStart, question: Samples, out: Path | None) -> None:

@@ -14,13 +14,13 @@ import argparse
 import asyncio
 import contextlib
 import math
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 
 import av
@@ -79,10 +79,10 @@ def draw_face(persona_id: str, loop_frame: int, mouth: float, label: str = "") -
 
 
 @cache
-def idle_loop(persona_id: str) -> bytes:
-    """The film, as WebM: Debian's Chromium and every browser in use plays VP8."""
-    file = BytesIO()
-    with av.open(file, "w", format="webm") as film:
+def idle_loop(persona_id: str) -> Path:
+    """The film, as WebM, in a file: a browser seeks by asking for parts of it."""
+    path = Path(tempfile.gettempdir()) / f"visavis-fake-{persona_id}.webm"
+    with av.open(str(path), "w", format="webm") as film:
         stream = film.add_stream("libvpx", rate=FPS)
         stream.width = stream.height = SIZE
         stream.pix_fmt = "yuv420p"
@@ -92,7 +92,7 @@ def idle_loop(persona_id: str) -> bytes:
             picture = av.VideoFrame.from_ndarray(draw_face(persona_id, frame, 0.0), format="bgr24")
             film.mux(stream.encode(picture))
         film.mux(stream.encode())
-    return file.getvalue()
+    return path
 
 
 class Encoder:
@@ -350,8 +350,8 @@ def create_app(codec: str | None, full: bool) -> FastAPI:
         return Response(picture, media_type="image/jpeg")
 
     @app.get("/fake/{persona_id}.webm")
-    def film(persona_id: str) -> Response:
-        return Response(idle_loop(persona_id), media_type="video/webm")
+    def film(persona_id: str) -> FileResponse:
+        return FileResponse(idle_loop(persona_id), media_type="video/webm")
 
     @app.get("/v1/status")
     def status() -> dict[str, object]:

@@ -6,6 +6,8 @@
 
 export const PREBUFFER_MS = 100;
 export const PICTURE_WAIT_MS = 150;
+const ROUNDING_MS = 20; // a reply that is this much shorter than announced is complete
+const MISSING_LIMIT_MS = 2000; // then the rest of a finished reply is not coming
 const FADE_MS = 5; // a sound that is cut clicks; one that is faded over 5 ms does not
 const CAPACITY_SECONDS = 60; // the gateway runs 1.5 s ahead; this is the fuse
 
@@ -33,6 +35,7 @@ export class Playout {
   #total = Infinity;
   #released = false; // the first picture is there, or there will be none
   #ready_for = 0; // samples that it could have played while it waited for the picture
+  #short_for = 0; // samples that it has waited for sound
   #fade_in = 0;
   #tail: Float32Array = new Float32Array(0); // fading out while already silent
   #tail_at = 0;
@@ -43,7 +46,7 @@ export class Playout {
   constructor(sampleRate_hz: number) {
     this.#hz = sampleRate_hz;
     this.#ring = new Float32Array(Math.ceil(sampleRate_hz * CAPACITY_SECONDS));
-    this.#fade = Math.max(1, Math.round((sampleRate_hz * FADE_MS) / 1000));
+    this.#fade = Math.max(1, Math.round(this.#samples(FADE_MS)));
   }
 
   get status(): PlayoutStatus {
@@ -61,7 +64,7 @@ export class Playout {
   begin(epoch: number): void {
     this.stop();
     this.#epoch = epoch;
-    this.#played = this.#written = this.#ready_for = 0;
+    this.#played = this.#written = this.#ready_for = this.#short_for = 0;
     this.#total = Infinity;
     this.#released = false;
     this.#state = 'waiting';
@@ -127,20 +130,32 @@ export class Playout {
 
   #startIfReady(block: number): void {
     const buffered = this.#written - this.#played;
-    const complete = this.#written >= this.#total;
-    if (!complete && buffered < (PREBUFFER_MS * this.#hz) / 1000) return;
+    if (!this.#complete && buffered < this.#samples(PREBUFFER_MS)) {
+      this.#short_for += block;
+      if (this.#total === Infinity || this.#short_for < this.#samples(MISSING_LIMIT_MS)) return;
+      this.#total = this.#written;
+    }
     this.#ready_for += block;
-    if (!this.#released && this.#ready_for < (PICTURE_WAIT_MS * this.#hz) / 1000) return;
+    if (!this.#released && this.#ready_for < this.#samples(PICTURE_WAIT_MS)) return;
     this.#released = true; // after an underrun only sound is waited for
+    this.#short_for = 0;
     this.#state = 'playing';
   }
 
+  get #complete(): boolean {
+    return this.#written >= this.#total - this.#samples(ROUNDING_MS);
+  }
+
+  #samples(ms: number): number {
+    return (ms * this.#hz) / 1000;
+  }
+
   #next(): number {
-    if (this.#played >= this.#total) {
-      this.#state = 'ended';
-      return 0;
-    }
     if (this.#played >= this.#written) {
+      if (this.#complete) {
+        this.#state = 'ended';
+        return 0;
+      }
       this.#underruns++;
       this.#state = 'waiting';
       this.#fade_in = this.#fade;
