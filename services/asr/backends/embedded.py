@@ -1,12 +1,12 @@
 """The ear that needs no GPU and no account: Silero, Smart Turn, Moonshine and Whisper on the processor.
 
-Features: Whisper reads a window as short as the sound allows instead of 30 s, a third of the time for the
-same words; text that Whisper makes up for silence or noise is recognised by its own doubts and dropped.
+Features: Whisper reads a window as short as the sound allows instead of 30 s, for the same words in a third
+of the time; text that Whisper makes up for silence or noise is recognised by its own doubts and dropped.
 """
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from moonshine_voice.transcriber import Transcriber
 from numpy.typing import NDArray
 
 from services.asr.backend import FRAME_SAMPLES
+from services.asr.endpointing import quietest_moment
 from services.asr.settings import Settings
 from visavis.audio import MIC_SAMPLE_RATE_HZ, Samples
 from visavis.models import model_path
@@ -35,22 +36,23 @@ SILERO_CONTEXT = 64
 TURN_SAMPLES = 8 * MIC_SAMPLE_RATE_HZ
 TURN_SILENCE = MIC_SAMPLE_RATE_HZ // 10
 
-# Whisper's encoder costs what its window costs. It was trained on 30 s; measured down to 8 s the words stay
-# the same, below it starts to repeat itself.
+# Whisper's encoder costs what its window costs. It was trained on 30 s. Measured: in a window just longer
+# than the sound, but no shorter than 8 s, it makes as few errors, as long as it is asked for timestamps;
+# without them it skips whole sentences (16 % of the words, in sound of 10 to 27 s).
 WINDOW_MIN_S = 8
 WINDOW_MAX_S = 30
 WINDOW_MARGIN_S = 1
-# Without timestamps Whisper loses words at the end of its window: longer sound is decoded with them.
-NO_TIMESTAMPS_MAX_S = 28
+PART_MAX_S = 28
 
-# Nobody speaks faster; a pass that goes on is repeating itself.
-TOKENS_PER_SECOND = 9
+# Nobody speaks faster in any language; a pass that goes on is repeating itself.
+TOKENS_PER_SECOND = 15  # timestamps too
 TOKENS_MIN = 16
 # zlib's gain on a text that repeats itself.
 COMPRESSION_MAX = 2.4
 
-# Invented text. Measured on noise, clicks, hum, key strokes: no_speech .43 to .96 at log probabilities below
-# -1.2; on speech, down to 5 dB of noise: no_speech below .3 at log probabilities above -1.6.
+# Invented text. Measured on noise, clicks, hum, key strokes: no_speech .43 and more, log probability mostly
+# below -1, or a text that repeats itself; on speech, down to 5 dB of noise: no_speech below .3, log
+# probability above -1.4 (single words are the lowest).
 NO_SPEECH_MIN = 0.4
 LOG_PROBABILITY_UNSURE = -0.8
 LOG_PROBABILITY_MIN = -2.0
@@ -64,10 +66,11 @@ class Decoded:
 
     @property
     def is_invented(self) -> bool:
-        is_unsure = self.log_probability < LOG_PROBABILITY_UNSURE
-        return (self.no_speech > NO_SPEECH_MIN and is_unsure) or (
-            self.log_probability < LOG_PROBABILITY_MIN
-        )
+        if not any(char.isalnum() for char in self.text):
+            return True
+        if self.no_speech > NO_SPEECH_MIN:
+            return self.log_probability < LOG_PROBABILITY_UNSURE or self.repeats_itself
+        return self.log_probability < LOG_PROBABILITY_MIN
 
     @property
     def repeats_itself(self) -> bool:
@@ -89,16 +92,19 @@ class Whisper:
         multilingual = self._model.model.is_multilingual
         others = sorted(set(self._model.supported_languages) - {"en"})
         self.languages = ["en", *others] if multilingual else ["en"]
+        # Marks and timestamps come after it in the vocabulary.
+        self._end_of_text = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
 
     def text(self, samples: Samples, language: str) -> str:
-        seconds = len(samples) / MIC_SAMPLE_RATE_HZ
-        if seconds > NO_TIMESTAMPS_MAX_S:
-            return self._long_text(samples, language)
-        window_s = min(WINDOW_MAX_S, max(WINDOW_MIN_S, math.ceil(seconds + WINDOW_MARGIN_S)))
-        decoded = self._decode(samples, window_s, language)
+        texts = [self._part_text(part, language) for part in parts(samples)]
+        return " ".join(text for text in texts if text)
+
+    def _part_text(self, samples: Samples, language: str) -> str:
+        window_s = math.ceil(len(samples) / MIC_SAMPLE_RATE_HZ + WINDOW_MARGIN_S)
+        decoded = self._decode(samples, max(WINDOW_MIN_S, window_s), language)
         if decoded.repeats_itself:
             decoded = self._decode(samples, WINDOW_MAX_S, language)
-        return "" if decoded.is_invented or decoded.repeats_itself else decoded.text
+        return "" if decoded.is_invented else decoded.text
 
     def _decode(self, samples: Samples, window_s: int, language: str) -> Decoded:
         padded = np.pad(samples, (0, max(0, window_s * MIC_SAMPLE_RATE_HZ - len(samples))))
@@ -109,31 +115,30 @@ class Whisper:
             encoded,
             [self._prompt(language)],
             beam_size=1,
-            max_length=2 * tokens_max,  # counts twice what it generates
+            max_length=min(448, 2 * tokens_max),  # of which CTranslate2 generates half
+            max_initial_timestamp_index=50,  # speech begins within the first second
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
-        text = self._model.hf_tokenizer.decode(result.sequences_ids[0]).strip()
+        words = [token for token in result.sequences_ids[0] if token < self._end_of_text]
+        text = self._model.hf_tokenizer.decode(words).strip()
         return Decoded(text, result.scores[0], result.no_speech_prob)
 
     def _prompt(self, language: str) -> list[int]:
         tokens = ["<|startoftranscript|>"]
         if len(self.languages) > 1:
             tokens += [f"<|{language}|>", "<|transcribe|>"]
-        tokens += ["<|notimestamps|>"]
         return [self._model.hf_tokenizer.token_to_id(token) for token in tokens]
 
-    def _long_text(self, samples: Samples, language: str) -> str:
-        segments, _ = self._model.transcribe(
-            samples,
-            language=language,
-            beam_size=1,
-            temperature=0,
-            condition_on_previous_text=False,
-            log_prob_threshold=LOG_PROBABILITY_UNSURE,
-            no_speech_threshold=NO_SPEECH_MIN,
-        )
-        return " ".join(segment.text.strip() for segment in segments)
+
+def parts(samples: Samples) -> Iterator[Samples]:
+    """The sound in pieces that fit Whisper's window, cut where it is quiet."""
+    longest = PART_MAX_S * MIC_SAMPLE_RATE_HZ
+    while len(samples) > longest:
+        cut = quietest_moment(samples[:longest], last_seconds=5)
+        yield samples[:cut]
+        samples = samples[cut:]
+    yield samples
 
 
 class SmartTurn:
