@@ -1,0 +1,18 @@
+#!/bin/sh
+# Makes .venv with the first Python >= 3.11 of the PATH, and installs visavis[$1] into it. Called by make.
+set -eu
+fail() { echo "$*" >&2; exit 1; }
+
+if [ ! -x .venv/bin/python ]; then
+  for name in python3.13 python3.12 python3.11 python3 python; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$name; break; fi
+  done
+  [ -n "${python:-}" ] ||
+    fail "visavis needs Python 3.11 or newer, and there is none on the PATH (Debian, Ubuntu: apt-get install python3.11-venv; macOS: brew install python@3.13)."
+  version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$python cannot make virtual environments (Debian, Ubuntu: apt-get install python$version-venv)."
+  "$python" -m venv .venv
+fi
+# -qq: errors are shown, warnings about the machine's own pip configuration are not.
+exec .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[$1]"
