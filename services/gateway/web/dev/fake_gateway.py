@@ -71,10 +71,20 @@ def draw_face(persona_id: str, loop_frame: int, mouth: float, label: str = "") -
             cv2.circle(picture, eye, 7, (70, 50, 40), -1, line)
     cv2.line(picture, (x, y - 5), (x - 6, y + 30), (140, 162, 200), 4, line)
     cv2.ellipse(
-        picture, (x, y + 68), (36 - int(8 * mouth), 4 + int(24 * mouth)), 0, 0, 360, (70, 62, 150), -1, line
+        picture,
+        (x, y + 68),
+        (36 - int(8 * mouth), 4 + int(24 * mouth)),
+        0,
+        0,
+        360,
+        (70, 62, 150),
+        -1,
+        line,
     )
     if label:
-        cv2.putText(picture, label, (14, 38), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (230, 230, 230), 2, line)
+        cv2.putText(
+            picture, label, (14, 38), cv2.FONT_HERSHEY_SIMPLEX, 0.8, (230, 230, 230), 2, line
+        )
     return picture
 
 
@@ -198,11 +208,13 @@ class Call:
                 await asyncio.sleep(0.8)
                 await self.send(p.ReplyResume(epoch=self.epoch))
             case "stop" if self.talking:
+                await self.send(p.UserFinal(text=text))
                 await self.stop()
             case "error":
                 await self.send(
                     p.ErrorEvent(
-                        code="stage_unavailable", message="I lost my voice for a moment. Say that again?"
+                        code="stage_unavailable",
+                        message="I lost my voice for a moment. Say that again?",
                     )
                 )
             case "drop":
@@ -355,13 +367,19 @@ def create_app(codec: str | None, full: bool) -> FastAPI:
 
     @app.get("/v1/status")
     def status() -> dict[str, object]:
-        def service(name: str, backend: str, used: int, p95: float, well: bool = True) -> dict[str, object]:
+        def service(
+            name: str, backend: str, used: int, p95: float, well: bool = True
+        ) -> dict[str, object]:
             worker = {"worker_id": f"{name}-1", "address": f"127.0.0.1:{9000 + len(name)}"}
             worker |= {"backend": backend, "slots": 4, "used": used, "p95_ms": p95}
             return {"name": name, "healthy": well, "workers": [worker]}
 
         return {
-            "gateway": {"sessions": 1, "max_sessions": 4, "uptime_seconds": time.monotonic() - STARTED},
+            "gateway": {
+                "sessions": 1,
+                "max_sessions": 4,
+                "uptime_seconds": time.monotonic() - STARTED,
+            },
             "services": [
                 service("asr", "embedded", 1, 96.0),
                 service("llm", "embedded", 1, 310.0),

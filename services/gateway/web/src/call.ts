@@ -11,9 +11,9 @@ import { MicrophoneError, type MicrophoneTrouble } from './microphone';
 import type { PlayoutState } from './playout';
 import {
   errorText,
-  fullProblem,
   GIVEN_UP,
   HISTORY_LOST,
+  laterProblem,
   lostProblem,
   microphoneProblem,
   type Problem,
@@ -152,6 +152,7 @@ export class Call {
   #epoch = 0;
   #reply: Reply | null = null;
   #reported_at = 0;
+  #lineEpoch = -1;
   #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(parts: CallParts) {
@@ -281,19 +282,22 @@ export class Call {
     this.#silence();
     const everStarted = this.#view.started_at > 0;
     const retry_at = this.#parts.now() + wait_ms;
-    // A full server closes the socket too; its own words stay.
-    const full = this.#view.problem?.kind === 'server' && (this.#view.problem.retry_at ?? 0) > this.#parts.now();
+    // A server that said when to come again closes the socket too; its own words stay.
+    const told = this.#view.problem?.kind === 'server' && (this.#view.problem.retry_at ?? 0) > this.#parts.now();
     this.#show({
       state: everStarted ? 'reconnecting' : 'connecting',
       activity: 'listening',
       partial: '',
-      problem: full ? this.#view.problem : lostProblem(restarting, everStarted, retry_at),
+      problem: told ? this.#view.problem : lostProblem(restarting, everStarted, retry_at),
     });
   }
 
   async #onStarted(event: SessionStarted): Promise<void> {
     const expected = this.#sessionId;
-    if (!event.resumed) this.#epoch = 0;
+    if (!event.resumed) {
+      this.#epoch = 0;
+      this.#lineEpoch = -1;
+    }
     this.#sessionId = event.session_id;
     this.#connection?.settled();
     this.#parts.face.open(event.video, event.idle_loop);
@@ -347,15 +351,16 @@ export class Call {
   }
 
   #onError(error: ErrorEvent): void {
-    if (error.code === 'server_full') {
+    if (error.code === 'server_full' || (error.fatal && error.retry_after_ms !== null)) {
       const wait_ms = error.retry_after_ms ?? DEFAULT_RETRY_MS;
-      this.#show({ problem: fullProblem(this.#parts.now() + wait_ms) });
+      this.#show({ problem: laterProblem(error, this.#parts.now() + wait_ms) });
       return this.#connection?.lose(wait_ms);
     }
     if (error.code === 'session_expired' && this.#sessionId && this.#view.state === 'reconnecting') {
-      this.#sessionId = '';
+      this.#sessionId = ''; // what comes next is a new session
       this.#show({ problem: HISTORY_LOST });
-      return this.#connection?.connect();
+      if (error.fatal) this.#connection?.connect();
+      return;
     }
     if (error.fatal) return this.#end(errorText(error));
     this.#show({ problem: { kind: 'notice', text: errorText(error) } });
@@ -462,12 +467,15 @@ export class Call {
 
   #onReplyEnded(event: ReplyEnded): void {
     if (event.epoch === this.#epoch && this.#replying && event.reason !== 'finished') this.#stop();
-    const text = event.heard_text.trim();
-    if (text) {
-      const line: Line = { who: 'agent', text, cut: event.reason !== 'finished' };
-      this.#show({ lines: [...this.#view.lines, line] });
-    }
+    this.#addReplyLine(event.epoch, event.heard_text.trim(), event.reason !== 'finished');
     if (this.#view.activity === 'thinking' && event.epoch === this.#epoch) this.#show({ activity: 'listening' });
+  }
+
+  /** Once for each reply: one that a lost connection cut off may be told again after it. */
+  #addReplyLine(epoch: number, text: string, cut: boolean): void {
+    if (!text || this.#lineEpoch === epoch) return;
+    this.#lineEpoch = epoch;
+    this.#show({ lines: [...this.#view.lines, { who: 'agent', text, cut }] });
   }
 
   // --- reports and the rest ------------------------------------------------------------------------
@@ -510,9 +518,12 @@ export class Call {
 
   #silence(): void {
     this.#early.length = 0;
-    this.#speaker?.stop();
-    if (this.#reply) this.#reply.over = true;
+    const heard_ms = this.#speaker?.stop() ?? 0;
     this.#parts.face.end();
+    if (!this.#reply || this.#reply.over) return;
+    this.#reply.over = true;
+    this.#show({ words: [] });
+    this.#addReplyLine(this.#epoch, this.#reply.captions.heard(heard_ms), true);
   }
 
   #end(why: string | null): void {

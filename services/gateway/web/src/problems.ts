@@ -30,8 +30,13 @@ export function lostProblem(restarting: boolean, everStarted: boolean, retry_at:
   return { kind: 'connection', text, retry_at };
 }
 
-export function fullProblem(retry_at: number): Problem {
-  return { kind: 'server', text: 'Everyone is in a call right now. Trying again as soon as a place may be free.', retry_at };
+/** The server cannot take the call yet, and said when to try again. */
+export function laterProblem(error: ErrorEvent, retry_at: number): Problem {
+  const text =
+    error.code === 'server_full'
+      ? 'Everyone is in a call right now. Trying again as soon as a place may be free.'
+      : errorText(error);
+  return { kind: 'server', text, retry_at };
 }
 
 export const GIVEN_UP = 'The server could not be reached for two minutes. Please try again later.';
