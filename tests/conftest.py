@@ -13,7 +13,7 @@ from visavis.redis_server import start_redis
 from visavis.clock import Clock
 from visavis.settings import WorkerSettings
 from visavis.streams import Streams
-from visavis.worker import Registrar, Worker
+from visavis.worker import GRPC_SERVER_OPTIONS, Registrar, Worker
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def start_worker(streams: Streams) -> StartWorker:
         service: str, settings: WorkerSettings, register: Registrar, clock: Clock | None = None
     ) -> AsyncIterator[tuple[Worker, grpc.aio.Channel]]:
         worker = Worker(service, settings, streams, clock)
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=GRPC_SERVER_OPTIONS)
         register(server, worker)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -39,6 +39,10 @@ EAR_RETRY_MS = 1_000
 REPLY_LEAD_MS = 900
 
 
+class _HungUp(Exception):
+    """The client has ended the call: nothing is wrong."""
+
+
 class CallSession:
     """The conversation with one caller. `run` lasts as long as the call."""
 
@@ -75,21 +79,20 @@ class CallSession:
             StreamLostError: Redis is gone.
             starlette.websockets.WebSocketDisconnect: the client is gone.
         """
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            others = [
-                tasks.create_task(self._call.outbox.run(), name="send"),
-                tasks.create_task(self._conduct(), name="conduct"),
-                tasks.create_task(self._watch_time(), name="time"),
-                tasks.create_task(self._listen(), name="listen"),
-            ]
-            self._warm("")
-            if self._call.persona.greeting and not self._history.turns:
-                self._greet()
-            await self._receive(incoming)
-            for task in (*others, self._warming):
-                if task is not None:
-                    task.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._call.outbox.run(), name="send")
+                tasks.create_task(self._conduct(), name="conduct")
+                tasks.create_task(self._watch_time(), name="time")
+                tasks.create_task(self._listen(), name="listen")
+                self._warm("")
+                if self._call.persona.greeting and not self._history.turns:
+                    self._greet()
+                await self._receive(incoming)
+                raise _HungUp  # cancels all the rest
+        except* _HungUp:
+            pass
 
     # --- from the client -----------------------------------------------------------------------
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import grpc
 import pytest
 import uvicorn
-from services.llm.backends.fake import FakeBackend as FakeMind
-from services.llm.server import LlmServicer
-from services.llm.settings import Settings as LlmSettings
 
 from services.asr.backends.fake import FakeBackend as FakeEar
 from services.asr.server import AsrServicer
 from services.asr.settings import Settings as AsrSettings
 from services.gateway.app import create_app
 from services.gateway.settings import Settings as GatewaySettings
+from services.llm.backends.fake import FakeBackend as FakeMind
+from services.llm.server import LlmServicer
+from services.llm.settings import Settings as LlmSettings
 from services.talkinghead.backends.fake import FakeBackend as FakeFace
 from services.talkinghead.server import TalkingHeadServicer
 from services.talkinghead.settings import Settings as TalkingHeadSettings
@@ -31,7 +31,7 @@ from visavis.v1.asr_pb2_grpc import add_AsrServiceServicer_to_server
 from visavis.v1.llm_pb2_grpc import add_LlmServiceServicer_to_server
 from visavis.v1.talkinghead_pb2_grpc import add_TalkingHeadServiceServicer_to_server
 from visavis.v1.tts_pb2_grpc import add_TtsServiceServicer_to_server
-from visavis.worker import Worker
+from visavis.worker import GRPC_SERVER_OPTIONS, Worker
 
 
 @dataclass
@@ -124,7 +124,7 @@ def start_system(redis_url: str, tmp_path: Path) -> StartSystem:
 
 async def _serve(service: str, settings: WorkerSettings, register, streams: Streams) -> Stage:
     worker = Worker(service, settings, streams)
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=GRPC_SERVER_OPTIONS)
     register(server, worker)
     worker.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()

@@ -5,7 +5,6 @@ import asyncio
 import httpx
 import numpy as np
 import pytest
-from services.llm.backends.fake import FakeBackend as FakeMind
 
 from services.asr.backends.fake import tone
 from services.gateway import protocol
@@ -76,12 +75,7 @@ async def test_typed_text_is_answered_like_speech(start_system: StartSystem):
 
 async def test_a_barge_in_stops_sound_and_face_and_cuts_the_history(start_system: StartSystem):
     """What was not heard is not remembered; the interruption is answered."""
-    mind = (
-        FakeMind(reply_words=60)
-        if "reply_words" in FakeMind.__init__.__code__.co_varnames
-        else None
-    )
-    async with start_system(mind=mind) as system, dial(system.url) as caller:
+    async with start_system() as system, dial(system.url) as caller:
         await greeted(caller)
         await caller.send_text("one two three four five six seven eight nine ten " * 4)
         await caller.wait_for(
