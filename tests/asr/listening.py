@@ -79,13 +79,13 @@ class Listening:
     async def put(self, message: MicMessage) -> None:
         await self._mic.put(message)
 
-    async def end(self) -> None:
+    async def end(self, timeout_s: float = 5) -> None:
         await self.put(MicMessage(end=MicEnd()))
-        await self.next("end")
+        await self.next("end", timeout_s=timeout_s)
 
-    async def next(self, kind: str, count: int = 1) -> TranscriptMessage:
+    async def next(self, kind: str, count: int = 1, timeout_s: float = 5) -> TranscriptMessage:
         """Waits until `count` messages of a kind have been written; returns the newest."""
-        async with asyncio.timeout(5), self._news:
+        async with asyncio.timeout(timeout_s), self._news:
             await self._news.wait_for(lambda: len(self.of(kind)) >= count)
         return self.of(kind)[count - 1]
 
