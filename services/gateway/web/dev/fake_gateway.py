@@ -121,6 +121,7 @@ class Encoder:
         context.framerate = Fraction(FPS)
         context.bit_rate = 900_000
         context.gop_size = 10_000
+        context.thread_count = 1  # two threads of libvpx spin against each other on a busy machine
         if codec == "h264":
             context.profile = "Baseline"
             context.options = {"preset": "superfast", "tune": "zerolatency"}
@@ -370,7 +371,10 @@ def create_app(codec: str | None, full: bool) -> FastAPI:
         def service(
             name: str, backend: str, used: int, p95: float, well: bool = True
         ) -> dict[str, object]:
-            worker = {"worker_id": f"{name}-1", "address": f"127.0.0.1:{9000 + len(name)}"}
+            worker: dict[str, object] = {
+                "worker_id": f"{name}-1",
+                "address": f"127.0.0.1:{9000 + len(name)}",
+            }
             worker |= {"backend": backend, "slots": 4, "used": used, "p95_ms": p95}
             return {"name": name, "healthy": well, "workers": [worker]}
 

@@ -8,6 +8,7 @@
 import type { Codec, MediaPacket, VideoFormat } from './protocol';
 
 const DECODED_AHEAD = 8; // 320 ms at 25 pictures a second
+const LATEST_MS = 200;
 const ENCODED_MAX = 512; // 20 s; the gateway runs 0.6 s ahead
 
 export interface Picture {
@@ -78,8 +79,12 @@ export class Pictures {
       }
       newest = this.#decoded.shift()!;
     }
-    if (newest) this.#feed();
-    return newest;
+    if (!newest) return null;
+    this.#feed();
+    if (clock_ms - newest.pts_ms <= LATEST_MS) return newest;
+    newest.image.close(); // better no moving mouth than one that says something else
+    this.dropped++;
+    return null;
   }
 
   /** Forgets everything; what is still in the decoder is lost. */
