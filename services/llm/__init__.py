@@ -1,0 +1,1 @@
+"""Thinks: writes the agent's side of the conversation, as text deltas."""

@@ -1,0 +1,25 @@
+"""What the thinking service can be told."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from visavis.settings import WorkerSettings
+
+
+class Settings(WorkerSettings):
+    model_config = SettingsConfigDict(env_prefix="LLM_", extra="ignore", populate_by_name=True)
+
+    backend: str = "llama_cpp"
+    # A .gguf file, or a model of the store; empty: the one of the profile.
+    model: str = ""
+    # 0: one less than there are processors, at most 4. llama.cpp's threads wait for each other by spinning:
+    # when another stage takes one's processor, all stand still (measured on 2 busy cores: 1 thread writes
+    # 50-105 tokens a second, 2 threads 2-25).
+    threads: int = Field(0, ge=0)
+    # Prompt and reply of one session together. Each session holds this much memory (Qwen 1.5B: 56 MiB per 2048).
+    context_tokens: int = Field(2048, ge=256)
+    # Of one reply, where the request does not say.
+    max_tokens: int = Field(120, ge=1)
+    # Delays of the fake backend: until the first token, and between tokens.
+    fake_delay_ms: float = 0
+    fake_token_ms: float = 0
