@@ -42,6 +42,7 @@ export interface Measurements {
   readonly fps: number;
   readonly underruns: number;
   readonly avOffsetsMs: readonly number[];
+  readonly seamFrames: readonly number[];
   readonly outputLatencyMs: number;
   readonly timings: Readonly<Record<string, number>>;
   readonly captions: { user: string; agent: string; lines: readonly string[] };
@@ -62,6 +63,7 @@ export function measurements(): Measurements {
     fps: face.fps,
     underruns: speaker?.underruns ?? 0,
     avOffsetsMs: face.offsets_ms,
+    seamFrames: face.seams,
     outputLatencyMs: speaker instanceof Speaker ? speaker.latency_ms : 0,
     timings: view.timings,
     captions: {

@@ -31,6 +31,8 @@ export class Face {
   drawn = 0;
   /** For each picture drawn: its time stamp less the clock of the sound. */
   readonly offsets_ms: number[] = [];
+  /** For each reply: the frame that its first picture continues, less the frame that the film showed. */
+  readonly seams: number[] = [];
 
   #canvas: HTMLCanvasElement | null = null;
   #film: HTMLVideoElement | null = null;
@@ -65,6 +67,10 @@ export class Face {
   /** The frame of the idle film that is shown, or lies under the reply. */
   get loop_frame(): number {
     if (this.#state === 'reply' && this.#replyLoopFrame !== null) return this.#replyLoopFrame;
+    return this.#filmFrame;
+  }
+
+  get #filmFrame(): number {
     if (!this.#loop || !this.#film) return 0;
     const time = this.#filmTime ?? this.#film.currentTime;
     return Math.floor(time * this.#loop.fps + 0.01) % Math.max(1, this.#loop.frames);
@@ -167,6 +173,9 @@ export class Face {
     const canvas = this.#canvas;
     canvas?.getContext('2d', { alpha: false })?.drawImage(picture.image, 0, 0, canvas.width, canvas.height);
     picture.image.close();
+    if (this.#state === 'film' && this.#loop) {
+      this.seams.push(shortestWay(this.#filmFrame, picture.loop_frame, this.#loop.frames));
+    }
     this.#lastNew = now;
     this.#replyLoopFrame = picture.loop_frame;
     if (document.hidden) return;
@@ -221,4 +230,10 @@ export class Face {
     this.#canvas.style.transition = duration_ms ? `opacity ${duration_ms}ms linear` : 'none';
     this.#canvas.style.opacity = String(opacity);
   }
+}
+
+/** From one frame of a loop to another, forwards or backwards. */
+function shortestWay(from: number, to: number, frames: number): number {
+  const forwards = (((to - from) % frames) + frames) % frames;
+  return forwards > frames / 2 ? forwards - frames : forwards;
 }
