@@ -37,8 +37,9 @@ TURN_SAMPLES = 8 * MIC_SAMPLE_RATE_HZ
 TURN_SILENCE = MIC_SAMPLE_RATE_HZ // 10
 
 # Whisper's encoder costs what its window costs. It was trained on 30 s. Measured: in a window just longer
-# than the sound, but no shorter than 8 s, it makes as few errors, as long as it is asked for timestamps;
-# without them it skips whole sentences (16 % of the words, in sound of 10 to 27 s).
+# than the sound, but no shorter than 8 s, it makes as few errors, as long as it is asked for timestamps.
+# Without them it skips whole sentences (16 % of the words, in sound of 10 to 27 s); with them, it rarely
+# does, and the timestamps show it.
 WINDOW_MIN_S = 8
 WINDOW_MAX_S = 30
 WINDOW_MARGIN_S = 1
@@ -58,11 +59,27 @@ LOG_PROBABILITY_UNSURE = -0.8
 LOG_PROBABILITY_MIN = -2.0
 
 
+# A stretch of sound without text that is this long, and not much softer than the rest, has been skipped.
+SKIPPED_SECONDS = 1.5
+SKIPPED_LEVEL = 0.5
+SECONDS_PER_TIMESTAMP = 0.02
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What Whisper says was said between two of its timestamps."""
+
+    start: int  # in samples
+    end: int
+    tokens: list[int]
+
+
 @dataclass(frozen=True)
 class Decoded:
     text: str
     log_probability: float  # mean over tokens
     no_speech: float
+    skipped_speech: bool
 
     @property
     def is_invented(self) -> bool:
@@ -92,8 +109,9 @@ class Whisper:
         multilingual = self._model.model.is_multilingual
         others = sorted(set(self._model.supported_languages) - {"en"})
         self.languages = ["en", *others] if multilingual else ["en"]
-        # Marks and timestamps come after it in the vocabulary.
+        # In the vocabulary, text comes before the marks, timestamps after them.
         self._end_of_text = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+        self._first_timestamp = self._model.hf_tokenizer.token_to_id("<|notimestamps|>") + 1
 
     def text(self, samples: Samples, language: str) -> str:
         texts = [self._part_text(part, language) for part in parts(samples)]
@@ -102,7 +120,9 @@ class Whisper:
     def _part_text(self, samples: Samples, language: str) -> str:
         window_s = math.ceil(len(samples) / MIC_SAMPLE_RATE_HZ + WINDOW_MARGIN_S)
         decoded = self._decode(samples, max(WINDOW_MIN_S, window_s), language)
-        if decoded.repeats_itself:
+        if (
+            decoded.repeats_itself or decoded.skipped_speech
+        ):  # rare in 30 s, which it was trained on
             decoded = self._decode(samples, WINDOW_MAX_S, language)
         return "" if decoded.is_invented else decoded.text
 
@@ -120,9 +140,25 @@ class Whisper:
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
-        words = [token for token in result.sequences_ids[0] if token < self._end_of_text]
-        text = self._model.hf_tokenizer.decode(words).strip()
-        return Decoded(text, result.scores[0], result.no_speech_prob)
+        # Text that is said to begin after the end of the sound is a repetition of its last words.
+        said = [s for s in self._segments(result.sequences_ids[0]) if s.start < len(samples)]
+        text = self._model.hf_tokenizer.decode([t for segment in said for t in segment.tokens])
+        skipped = skips_speech(samples, said)
+        return Decoded(text.strip(), result.scores[0], result.no_speech_prob, skipped)
+
+    def _segments(self, tokens: list[int]) -> Iterator[Segment]:
+        position, words = 0, list[int]()
+        for token in tokens:
+            if token < self._end_of_text:
+                words.append(token)
+            elif token >= self._first_timestamp:
+                seconds = (token - self._first_timestamp) * SECONDS_PER_TIMESTAMP
+                at = round(seconds * MIC_SAMPLE_RATE_HZ)
+                if words:
+                    yield Segment(position, at, words)
+                position, words = at, []
+        if words:  # cut off before its end
+            yield Segment(position, WINDOW_MAX_S * MIC_SAMPLE_RATE_HZ, words)
 
     def _prompt(self, language: str) -> list[int]:
         tokens = ["<|startoftranscript|>"]
@@ -139,6 +175,21 @@ def parts(samples: Samples) -> Iterator[Samples]:
         yield samples[:cut]
         samples = samples[cut:]
     yield samples
+
+
+def skips_speech(samples: Samples, said: list[Segment]) -> bool:
+    level = SKIPPED_LEVEL * rms(samples)
+    position = 0
+    for start, end in [*((s.start, s.end) for s in said), (len(samples), len(samples))]:
+        hole = samples[position:start]
+        if len(hole) > SKIPPED_SECONDS * MIC_SAMPLE_RATE_HZ and rms(hole) > level:
+            return True
+        position = end
+    return False
+
+
+def rms(samples: Samples) -> float:
+    return float(np.sqrt(np.mean(np.square(samples)))) if len(samples) else 0.0
 
 
 class SmartTurn:
