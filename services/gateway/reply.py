@@ -106,7 +106,7 @@ class Reply:
         self.played_ms = max(self.played_ms, report.played_ms)
         if report.played_ms > 0:
             # The report comes after the fact: the first sample left that much earlier.
-            self._mark("heard", report.played_ms)
+            self._mark("voice_to_voice", report.played_ms)
         if report.ended:
             self._played_out.set()
         await self._playback.write(PlaybackPosition(played_ms=self.played_ms))

@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 LAST_REPORT_TIMEOUT_MS = 400
 EAR_ATTEMPTS = 4
 EAR_RETRY_MS = 1_000
-# A reply's first picture is shown about this long after it was asked for.
-REPLY_LEAD_MS = 900
+# How long after it was asked for a reply's first picture is shown: a first guess, then learnt from each reply.
+FIRST_REPLY_LEAD_MS = 700
+LEARNING_RATE = 0.4
 
 
 class _HungUp(Exception):
@@ -65,6 +66,7 @@ class CallSession:
         self._turn_ended_ms = 0.0  # microphone time up to which the user's turns are answered
         self._user_end_ms = self._clock.now_ms()  # last voiced sample, on the call's clock
         self._loop_frame = (0, self._clock.now_ms())
+        self._reply_lead_ms = float(FIRST_REPLY_LEAD_MS)
         self._warming: asyncio.Task[None] | None = None
         self._warmed_words = 0
 
@@ -327,6 +329,9 @@ class CallSession:
         self._reply = None
         metrics.replies.labels(reason).inc()
         metrics.observe_turn(reply.timings_ms)
+        if "voice_to_voice" in reply.timings_ms:
+            lead_ms = reply.timings_ms["voice_to_voice"] - reply.timings_ms.get("speak", 0.0)
+            self._reply_lead_ms += LEARNING_RATE * (lead_ms - self._reply_lead_ms)
         send = self._call.outbox.send
         send(protocol.TurnTimings(epoch=reply.epoch, timings_ms=reply.timings_ms))
         send(protocol.ReplyEnded(epoch=reply.epoch, reason=reason, heard_text=reply.heard_text))
@@ -359,5 +364,5 @@ class CallSession:
         """The frame of the idle loop that the client will show when the reply begins."""
         frame, at_ms = self._loop_frame
         face = self._call.persona.face
-        ahead = (self._clock.now_ms() - at_ms + REPLY_LEAD_MS) / 1000 * face.fps
+        ahead = (self._clock.now_ms() - at_ms + self._reply_lead_ms) / 1000 * face.fps
         return int(frame + ahead) % face.idle_frames
