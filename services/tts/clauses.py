@@ -3,7 +3,45 @@
 import re
 
 FIRST_CLAUSE_WORDS = 3  # "Well," alone sounds chopped and buys nothing
-FIRST_CLAUSE_MAX_WORDS = 12
+FIRST_CLAUSE_MAX_WORDS = 10
+# Without a mark, the first clause ends where a speaker may take a breath: before a word that begins a phrase.
+PHRASE_WORDS = 4
+PHRASE_STARTS = frozenset(
+    [
+        "and",
+        "but",
+        "or",
+        "because",
+        "so",
+        "that",
+        "which",
+        "who",
+        "when",
+        "while",
+        "where",
+        "if",
+        "as",
+        "than",
+        "by",
+        "with",
+        "without",
+        "for",
+        "from",
+        "into",
+        "in",
+        "on",
+        "at",
+        "about",
+        "after",
+        "before",
+        "until",
+        "through",
+        "over",
+        "under",
+        "between",
+        "during",
+    ]
+)
 CLAUSE_CHARS = (
     60  # later clauses go on to the end of the sentence, or to a comma beyond this length
 )
@@ -38,11 +76,19 @@ class ClauseCutter:
         return [rest] if rest.strip() else []
 
     def _clause_end(self) -> int | None:
-        for match in _BOUNDARY.finditer(self._rest):
-            head = self._rest[: match.end()]
-            if self._is_clause(head):
-                return match.end()
-        return self._forced_end()
+        marks = (match.end() for match in _BOUNDARY.finditer(self._rest))
+        mark = next((end for end in marks if self._is_clause(self._rest[:end])), None)
+        if self._is_first and (breath := self._breath()) is not None:
+            return min(breath, mark or breath)
+        return mark if mark is not None else self._forced_end()
+
+    def _breath(self) -> int | None:
+        """Where the first clause may end without a mark: before the first phrase after a few words."""
+        words = list(re.finditer(r"\S+(?=\s)", self._rest))
+        for word in words[PHRASE_WORDS:]:
+            if word.group().lower() in PHRASE_STARTS:
+                return word.start()
+        return None
 
     def _is_clause(self, head: str) -> bool:
         if not head.strip() or _ABBREVIATION.search(head):
