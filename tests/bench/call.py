@@ -20,8 +20,10 @@ from pathlib import Path
 
 import httpx
 
+from services.asr.backend import load_backend as load_ear
+from services.asr.settings import Settings as EarSettings
 from services.gateway.clients import Channels, Stages
-from services.gateway.history import History
+from services.gateway.history import History, Turn
 from tests.bench.questions import spoken_questions
 from visavis.audio import MIC_CHUNK_MS, MIC_SAMPLE_RATE_HZ, Samples, blocks, samples_to_pcm
 from visavis.client import AUDIBLE, Caller, ReplyRecord, dial
@@ -31,7 +33,7 @@ from visavis.redis_server import start_redis
 from visavis.streams import Streams, TurnWriter, stream_key
 from visavis.v1.asr_pb2 import MicMessage, TranscribeRequest, TranscriptMessage
 from visavis.v1.common_pb2 import AudioChunk, TurnRef
-from visavis.v1.llm_pb2 import GenerateRequest
+from visavis.v1.llm_pb2 import GenerateRequest, ReplyMessage, WarmRequest
 from visavis.v1.talkinghead_pb2 import AnimateRequest, VideoCodec, VideoFormat
 from visavis.v1.tts_pb2 import SynthesizeRequest
 
@@ -116,20 +118,32 @@ def _line(caller: Caller, reply: ReplyRecord, spoken_ms: float) -> str:
 
 
 class Sequential:
-    """The same workers, one after the other: each stage waits for the end of the one before."""
+    """The same workers, one after the other: each stage waits for the end of the one before.
+
+    As warm as in a call: one session, one history, the prompt so far in the model's cache.
+    """
 
     def __init__(self, streams: Streams, stages: Stages) -> None:
         self._streams = streams
         self._stages = stages
         self._persona = load_persona("theo")
         self._history = History()
+        self._session_id = "sequential"
+        self._epoch = 0
+        # The ear of the running system starts its final pass before it knows that the turn is over, so one of
+        # its own does it here.
+        self._recognizer = load_ear(EarSettings()).open("en")
 
-    async def voice_to_voice_ms(self, number: int, question: Samples) -> float:
+    async def warm(self) -> None:
+        messages = self._history.messages(self._persona)
+        await self._stages.warm(WarmRequest(session_id=self._session_id, messages=messages))
+
+    async def voice_to_voice_ms(self, question: Samples) -> float:
         """From the last sample of speech that can be heard until sound and pictures are complete."""
-        self._session_id = f"sequential-{number}"
+        self._epoch += 1
         text, elapsed_ms = await self._listen(question)
         begun = time.monotonic()
-        turn = TurnRef(session_id=self._session_id, epoch=1)
+        turn = TurnRef(session_id=self._session_id, epoch=self._epoch)
         messages = self._history.messages(self._persona, text)
         await self._stages.generate(
             GenerateRequest(
@@ -153,28 +167,47 @@ class Sequential:
             ),
             _ignore,
         )
-        return elapsed_ms + (time.monotonic() - begun) * 1000
+        elapsed_ms += (time.monotonic() - begun) * 1000
+        self._history.add(Turn("user", text))
+        self._history.add(Turn("agent", await self._reply_text()))
+        return elapsed_ms
+
+    async def _reply_text(self) -> str:
+        deltas = []
+        async with self._streams.subscribe(self._key("reply"), self._epoch, ReplyMessage) as reply:
+            async for message in reply:
+                if message.HasField("end"):
+                    break
+                deltas.append(message.text_delta)
+        return "".join(deltas)
 
     def _key(self, content: str) -> str:
         return stream_key(self._session_id, content)
 
     async def _listen(self, question: Samples) -> tuple[str, float]:
-        """Speaks in real time; returns the final text and how long after the last audible sample it came."""
+        """Speaks in real time; waits for the judgement that the turn is over, and only then reads the sound.
+
+        Returns the final text, and how long after the last audible sample a recogniser that begins there has it.
+        """
         request = TranscribeRequest(
-            turn=TurnRef(session_id=self._session_id, epoch=1),
+            turn=TurnRef(session_id=self._session_id, epoch=self._epoch),
             mic_stream=self._key("mic"),
             transcript_stream=self._key("transcript"),
         )
         lease = asyncio.ensure_future(self._stages.transcribe(request, _ignore))
-        async with self._streams.subscribe(self._key("transcript"), 1, TranscriptMessage) as heard:
+        async with self._streams.subscribe(
+            self._key("transcript"), self._epoch, TranscriptMessage
+        ) as heard:
             speaking = asyncio.ensure_future(self._speak(question))
-            text, at = await _final(heard)
+            text, judged_at = await _final(heard)
             await _stop(speaking)
         await _stop(lease)
-        return text, (at - self._spoken) * 1000
+        begun = time.monotonic()
+        await asyncio.to_thread(self._recognizer.final_text, question)
+        return text, (judged_at - self._spoken + time.monotonic() - begun) * 1000
 
     async def _speak(self, question: Samples) -> None:
-        mic = TurnWriter[MicMessage](self._streams, self._key("mic"), 1)
+        mic = TurnWriter[MicMessage](self._streams, self._key("mic"), self._epoch)
         last = max(n for n, sample in enumerate(question) if abs(sample) > AUDIBLE)
         begun = time.monotonic()
         self._spoken = begun + last / MIC_SAMPLE_RATE_HZ
@@ -189,10 +222,13 @@ class Sequential:
 
 
 async def _final(heard: AsyncIterator[TranscriptMessage]) -> tuple[str, float]:
-    """The first final text with words. (A turn-taker might still wait; this counts for the sequence.)"""
+    """The first final text with words, and when the end of its turn was judged."""
+    judged_at = 0.0
     async for message in heard:
+        if message.HasField("end_of_turn"):
+            judged_at = time.monotonic()
         if message.HasField("final") and message.final.text.strip():
-            return message.final.text, time.monotonic()
+            return message.final.text, judged_at or time.monotonic()
     raise RuntimeError("the ear said nothing")
 
 
@@ -204,10 +240,8 @@ async def measure(url: str, redis_url: str, questions: list[Samples]) -> dict[st
     turns = await call_and_ask(url, questions)
     async with Streams(redis_url) as streams, Channels() as channels:
         sequential = Sequential(streams, Stages(streams, channels))
-        sequential_ms = [
-            await sequential.voice_to_voice_ms(number, question)
-            for number, question in enumerate(questions)
-        ]
+        await sequential.warm()
+        sequential_ms = [await sequential.voice_to_voice_ms(question) for question in questions]
     return {**summary(turns), **compare(turns, sequential_ms)}
 
 
@@ -255,6 +289,7 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, help="A folder of wavs to ask instead.")
     options = parser.parse_args()
     questions = spoken_questions(options.questions, options.turns)
+    os.environ["VISAVIS_PROFILE"] = options.profile
     with running_system(options.profile) as (url, redis_url):
         result = asyncio.run(measure(url, redis_url, questions))
     print(json.dumps({"profile": options.profile, **result}))
