@@ -17,6 +17,8 @@ from services.asr.settings import Settings
 from visavis.audio import MIC_SAMPLE_RATE_HZ, Samples
 
 SAMPLES_PER_MS = MIC_SAMPLE_RATE_HZ / 1000
+# The model hears this much of a muted microphone: it must know that it is silent, to hear the next word.
+MUTED_SAMPLES = 2 * MIC_SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class SpeechDetector:
         self._probability = probability
         self._settings = settings
         self._rest: Samples = np.zeros(0, np.float32)
+        self._zeros = 0  # samples of nothing in a row
         self._rising = 0  # samples above `start_probability` in a row
 
     def push(self, samples: Samples) -> Iterator[SpeechEvent]:
@@ -65,9 +68,7 @@ class SpeechDetector:
         while len(self._rest) >= FRAME_SAMPLES:
             frame, self._rest = self._rest[:FRAME_SAMPLES], self._rest[FRAME_SAMPLES:]
             self.heard += FRAME_SAMPLES
-            # A muted microphone sends zeros; the model need not be asked.
-            probability = self._probability(frame) if frame.any() else 0.0
-            event = self._step(probability)
+            event = self._step(self._judge(frame))
             if event is not None:
                 yield event
 
@@ -78,6 +79,11 @@ class SpeechDetector:
         if self.state is not State.SILENT:
             self.state = State.SILENT
             yield SpeechStopped(self.last_voiced, self.heard)
+
+    def _judge(self, frame: Samples) -> float:
+        """A microphone that has been muted for a while is not worth asking the model about."""
+        self._zeros = 0 if frame.any() else self._zeros + FRAME_SAMPLES
+        return 0.0 if self._zeros > MUTED_SAMPLES else self._probability(frame)
 
     def _step(self, probability: float) -> SpeechEvent | None:
         is_rising = probability > self._settings.start_probability

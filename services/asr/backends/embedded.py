@@ -48,6 +48,7 @@ PART_MAX_S = 28
 # Nobody speaks faster in any language; a pass that goes on is repeating itself.
 TOKENS_PER_SECOND = 15  # timestamps too
 TOKENS_MIN = 16
+TOKENS_MAX = 224  # of Whisper
 # zlib's gain on a text that repeats itself.
 COMPRESSION_MAX = 2.4
 
@@ -80,6 +81,7 @@ class Decoded:
     log_probability: float  # mean over tokens
     no_speech: float
     skipped_speech: bool
+    ran_on: bool  # came to no end by itself
 
     @property
     def is_invented(self) -> bool:
@@ -92,7 +94,7 @@ class Decoded:
     @property
     def repeats_itself(self) -> bool:
         text = self.text.encode()
-        return bool(text) and len(text) / len(zlib.compress(text)) > COMPRESSION_MAX
+        return self.ran_on or bool(text) and len(text) / len(zlib.compress(text)) > COMPRESSION_MAX
 
 
 class Whisper:
@@ -130,21 +132,29 @@ class Whisper:
         padded = np.pad(samples, (0, max(0, window_s * MIC_SAMPLE_RATE_HZ - len(samples))))
         features: Features = self._model.feature_extractor(padded)[:, : window_s * 100]
         encoded = self._model.model.encode(get_ctranslate2_storage(features[None]))
-        tokens_max = TOKENS_MIN + math.ceil(TOKENS_PER_SECOND * len(samples) / MIC_SAMPLE_RATE_HZ)
+        seconds = len(samples) / MIC_SAMPLE_RATE_HZ
+        tokens_max = min(TOKENS_MAX, TOKENS_MIN + math.ceil(TOKENS_PER_SECOND * seconds))
         result = self._model.model.generate(
             encoded,
             [self._prompt(language)],
             beam_size=1,
-            max_length=min(448, 2 * tokens_max),  # of which CTranslate2 generates half
+            max_length=2 * tokens_max,  # of which CTranslate2 generates half
             max_initial_timestamp_index=50,  # speech begins within the first second
             return_scores=True,
             return_no_speech_prob=True,
         )[0]
+        tokens = result.sequences_ids[0]
         # Text that is said to begin after the end of the sound is a repetition of its last words.
-        said = [s for s in self._segments(result.sequences_ids[0]) if s.start < len(samples)]
+        said = [s for s in self._segments(tokens) if s.start < len(samples)]
         text = self._model.hf_tokenizer.decode([t for segment in said for t in segment.tokens])
-        skipped = skips_speech(samples, said)
-        return Decoded(text.strip(), result.scores[0], result.no_speech_prob, skipped)
+        return Decoded(
+            text.strip(),
+            log_probability=result.scores[0],
+            no_speech=result.no_speech_prob,
+            skipped_speech=skips_speech(samples, said),
+            ran_on=len(tokens) >= tokens_max - 1
+            and sum(len(segment.tokens) for segment in said) > tokens_max / 2,
+        )
 
     def _segments(self, tokens: list[int]) -> Iterator[Segment]:
         position, words = 0, list[int]()
