@@ -2,15 +2,16 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from visavis.redis_server import start_redis
 
 from visavis.clock import Clock
+from visavis.redis_server import start_redis
 from visavis.settings import WorkerSettings
 from visavis.streams import Streams
 from visavis.worker import GRPC_SERVER_OPTIONS, Registrar, Worker
@@ -68,6 +69,14 @@ async def read_until_end(subscription, is_end, timeout_s: float = 60) -> list:  
             if is_end(message):
                 return messages
     raise AssertionError("the stream ended without an end message")
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> Any:
+    """Asks until the answer is true, and returns it: for what another process does in its own time."""
+    async with asyncio.timeout(timeout_s):
+        while not (answer := await condition()):
+            await asyncio.sleep(0.05)
+        return answer
 
 
 DATA = Path(__file__).parent / "data"

@@ -101,14 +101,14 @@ def start_system(redis_url: str, tmp_path: Path) -> StartSystem:
             "talkinghead": (TalkingHeadSettings(backend="fake"), register_talkinghead, {}),
         }
         async with AsyncExitStack() as stack:
-            streams = await stack.enter_async_context(Streams(redis_url))
+            url = str(gateway_settings.setdefault("redis_url", redis_url))
+            streams = await stack.enter_async_context(Streams(url))
             stages = {}
             for service, (settings, register, detail) in registers.items():
                 stage = await _serve(service, settings, register, streams)
                 stage.worker.detail = detail
                 stack.push_async_callback(stage.stop)
                 stages[service] = stage
-            gateway_settings.setdefault("redis_url", redis_url)
             gateway_settings.setdefault("database", str(tmp_path / "transcripts.db"))
             app = create_app(GatewaySettings(**gateway_settings))
             port = await stack.enter_async_context(_serve_http(app))

@@ -161,11 +161,18 @@ async def test_a_face_that_dies_leaves_the_voice(start_system: StartSystem):
 
 
 async def test_a_lost_redis_ends_the_call_in_words(start_system: StartSystem, tmp_path):
-    """And a Redis that comes back is used again, without a restart."""
+    """In mid-call, and for the next caller; when it is back, calls are taken again without a restart."""
     redis = start_redis(tmp_path)
     async with start_system(redis_url=redis.url) as system:
-        pass  # the stages of this fixture use another Redis: only the gateway's loss is of interest
-    redis.stop()
-    async with start_system(redis_url=redis.url) as system:
+        with pytest.raises(CallError, match="Redis"):
+            async with dial(system.url) as caller:
+                await caller.next_reply(0)
+                redis.stop()
+                await caller.send_text("are you still there")
+                await caller.next_reply(1)
         events, _ = await conversation(system, START)
         assert events[-1]["code"] == "stage_unavailable" and "Redis" in events[-1]["message"]
+        again = start_redis(tmp_path, port=redis.port)
+        await asyncio.sleep(2)
+        await still_works(system)
+    again.stop()
