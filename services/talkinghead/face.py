@@ -11,7 +11,8 @@ A package directory holds
                    middles of r x c cells that divide the patch evenly
 
 A mouth is added to the frame as its difference from the patch at rest. So a mouth at rest leaves the frame
-as it is, to the bit, and what a shape does not move (cheeks, collar) cannot show a seam.
+as it is, to the bit, and what a shape does not move (cheeks, collar) cannot show a seam. Around lips that
+speak the frame itself is faded out for the patch, or the frame's own closed lips would shine through.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ from services.talkinghead.visemes import MouthShape
 
 Picture = npt.NDArray[np.uint8]
 Difference = npt.NDArray[np.int16]
+
+# From this far from rest on, the patch alone is seen around the lips.
+SPEAKING = 0.12
 
 REMAKE = "make the package again: python -m services.talkinghead.synthesis --out DIRECTORY"
 
@@ -92,14 +96,31 @@ class Landing:
     width: int
     height: int
 
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame."""
+        rows = slice(self.top, self.top + self.height)
+        return rows, slice(self.left, self.left + self.width)
+
+    def places(self) -> npt.NDArray[np.float32]:
+        """The patch pixel [height,width,2] that each pixel of the box shows, for cv2.remap."""
+        places: npt.NDArray[np.float32] = cv2.resize(self.sources, (self.width, self.height))
+        return places
+
 
 class Face:
     """One persona's pictures, loaded and ready. Read-only after loading: share it between sessions."""
 
     def __init__(
-        self, frames: list[Picture], atlas: MouthAtlas, landings: list[Landing], fps: int
+        self,
+        frames: list[Picture],
+        atlas: MouthAtlas,
+        resting_mouth: Picture,
+        landings: list[Landing],
+        fps: int,
     ) -> None:
         self._frames, self._atlas, self._landings = frames, atlas, landings
+        self._resting_mouth = resting_mouth  # BGR and how far it hides the frame: [h,w,4]
         self.fps = fps
         self.frame_count = len(frames)
         self.height, self.width = frames[0].shape[0] * 2 // 3, frames[0].shape[1]
@@ -118,17 +139,18 @@ class Face:
         size = (layout["width"], layout["height"])
         ratio = 1.0 if width is None else width / size[0]
         scaled = (2 * round(size[0] * ratio / 2), 2 * round(size[1] * ratio / 2))
-        frames = _decode(directory / "idle.mp4", size, scaled)
-        if len(frames) != layout["idle_frames"]:
-            expected = layout["idle_frames"]
-            raise FaceError(f"idle.mp4 has {len(frames)} frames instead of {expected}; {REMAKE}")
-        differences = _read_differences(directory / "mouth.webp", layout["mouth"], arrays)
+        frames = _decode(directory / "idle.mp4", layout["idle_frames"], size, scaled)
+        patches = _read_patches(directory / "mouth.webp", layout["mouth"])
+        rest = _rest_index(arrays.shapes)
+        differences = [_difference(patch, patches[rest], arrays.alpha) for patch in patches]
+        resting_mouth = np.dstack([patches[rest], _lip_cover(differences)])
         scale = scaled[0] / size[0]
         landings = [
             _landing(_scaled(warp, scale), bend * scale, arrays.alpha.shape, scaled)
             for warp, bend in zip(arrays.warps, arrays.bends, strict=True)
         ]
-        return cls(frames, MouthAtlas(differences, arrays.shapes), landings, layout["fps"])
+        atlas = MouthAtlas(differences, arrays.shapes)
+        return cls(frames, atlas, resting_mouth, landings, layout["fps"])
 
     def compose(self, loop_frame: int, mouth: MouthShape) -> Picture:
         """The idle frame with this mouth: BGR uint8 [height,width,3], a new array.
@@ -140,12 +162,27 @@ class Face:
         if mouth.is_rest:
             return picture
         landing = self._landings[index]
-        places = cv2.resize(landing.sources, (landing.width, landing.height))
-        warped = cv2.remap(self._atlas.difference(mouth), places, None, cv2.INTER_LINEAR)
-        rows = slice(landing.top, landing.top + landing.height)
-        columns = slice(landing.left, landing.left + landing.width)
-        picture[rows, columns] = cv2.add(picture[rows, columns], warped, dtype=cv2.CV_8U)
+        places = landing.places()
+        change = cv2.remap(self._atlas.difference(mouth), places, None, cv2.INTER_LINEAR)
+        resting = cv2.remap(self._resting_mouth, places, None, cv2.INTER_LINEAR)
+        picture[landing.box] = _lay_over(picture[landing.box], resting, change, _speaking(mouth))
         return picture
+
+
+def _lay_over(frame: Picture, resting: Picture, change: Difference, amount: float) -> Picture:
+    """Frame, faded by `amount` into the resting mouth where that covers it, plus the change."""
+    cover = cv2.merge([resting[..., 3]] * 3)
+    fade = cv2.subtract(resting[..., :3], frame, dtype=cv2.CV_16S)
+    fade = cv2.multiply(fade, cover, scale=amount / 255, dtype=cv2.CV_16S)
+    laid: Picture = cv2.add(frame, cv2.add(fade, change), dtype=cv2.CV_8U)
+    return laid
+
+
+def _speaking(mouth: MouthShape) -> float:
+    """0 at rest, 1 once the mouth has clearly left it, smooth between."""
+    moved = abs(mouth.jaw) + abs(mouth.width) + mouth.press + mouth.lip_teeth
+    share = min(moved / SPEAKING, 1.0)
+    return share * share * (3 - 2 * share)
 
 
 def _interval(steps: list[float], value: float) -> tuple[int, float]:
@@ -221,7 +258,9 @@ def _read_arrays(path: Path, layout: dict[str, Any]) -> _Arrays:
     )
 
 
-def _decode(path: Path, size: tuple[int, int], scaled: tuple[int, int]) -> list[Picture]:
+def _decode(
+    path: Path, count: int, size: tuple[int, int], scaled: tuple[int, int]
+) -> list[Picture]:
     """All frames as planar I420 [h*3/2,w]: half the memory of BGR, and a fast conversion away from it."""
     frames: list[Picture] = []
     with av.open(str(path)) as container:
@@ -232,11 +271,13 @@ def _decode(path: Path, size: tuple[int, int], scaled: tuple[int, int]) -> list[
                 )
             small = frame.reformat(width=scaled[0], height=scaled[1], format="yuv420p")
             frames.append(small.to_ndarray())
+    if len(frames) != count:
+        raise FaceError(f"{path} has {len(frames)} frames instead of {count}; {REMAKE}")
     return frames
 
 
-def _read_differences(path: Path, mouth: dict[str, int], arrays: _Arrays) -> list[Difference]:
-    """Cut the sheet into patches and take from each, weighted by alpha, the patch at rest."""
+def _read_patches(path: Path, mouth: dict[str, int]) -> list[Picture]:
+    """Cut the sheet into its patches, BGR [h,w,3] each."""
     sheet = cv2.imread(str(path), cv2.IMREAD_COLOR)
     height, width, columns = mouth["height"], mouth["width"], mouth["columns"]
     rows = -(-mouth["patches"] // columns)
@@ -247,13 +288,33 @@ def _read_differences(path: Path, mouth: dict[str, int], arrays: _Arrays) -> lis
     tiles = (
         sheet.reshape(rows, height, columns, width, 3).swapaxes(1, 2).reshape(-1, height, width, 3)
     )
-    at_rest = np.flatnonzero(~arrays.shapes.any(axis=1))
+    return list(tiles[: mouth["patches"]])
+
+
+def _rest_index(shapes: npt.NDArray[np.float32]) -> int:
+    at_rest = np.flatnonzero(~shapes.any(axis=1))
     if len(at_rest) != 1:
         raise FaceError(f"face.npz: {len(at_rest)} shapes at rest instead of one; {REMAKE}")
-    rest = tiles[at_rest[0]].astype(np.float32)
-    weight = arrays.alpha[..., None].astype(np.float32) / 255
-    patches = tiles[: mouth["patches"]].astype(np.float32)
-    return [np.rint((patch - rest) * weight).astype(np.int16) for patch in patches]
+    return int(at_rest[0])
+
+
+def _difference(patch: Picture, rest: Picture, alpha: Picture) -> Difference:
+    weighted = (patch.astype(np.float32) - rest) * (alpha[..., None].astype(np.float32) / 255)
+    return np.asarray(np.rint(weighted), np.int16)
+
+
+def _lip_cover(differences: list[Difference]) -> Picture:
+    """Where lips ever move, 0..255 [h,w], with soft edges: there the patch hides the frame."""
+    strongest = np.max([np.abs(difference).max(2) for difference in differences], axis=0)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats((strongest > 80).astype(np.uint8))
+    if len(boxes) < 2:
+        return np.zeros(strongest.shape, np.uint8)
+    # The largest spot but the background; a chin line or a stray hair is none of the lips.
+    lips = np.argwhere(labels == 1 + boxes[1:, cv2.CC_STAT_AREA].argmax())[:, ::-1]
+    cover = np.zeros(strongest.shape, np.uint8)
+    cv2.fillConvexPoly(cover, cv2.convexHull(lips.astype(np.int32)), 255)
+    cover = cv2.dilate(cover, np.ones((9, 9), np.uint8))
+    return np.asarray(cv2.GaussianBlur(cover, (0, 0), 4), np.uint8)
 
 
 def _landing(

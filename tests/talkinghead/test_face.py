@@ -90,7 +90,7 @@ def test_mouth_darkens_monotonically_as_the_jaw_opens(face: Face) -> None:
 
 
 def test_pressed_lips_hide_the_inside_of_an_open_mouth(face: Face) -> None:
-    assert darkness(face, MouthShape(jaw=0.8, press=1.0)) < darkness(face, MouthShape(jaw=0.8)) / 2
+    assert darkness(face, MouthShape(jaw=0.8, press=1.0)) < darkness(face, MouthShape(jaw=0.8)) / 4
 
 
 def test_rounding_narrows_the_opening(face: Face) -> None:

@@ -25,15 +25,13 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     """Identity -> pictures -> package."""
     parser = argparse.ArgumentParser(prog="python -m services.talkinghead.synthesis")
-    parser.add_argument("--out", type=Path, required=True, help="where the package goes")
-    parser.add_argument("--work", type=Path, default=Path("persona-work"), help="kept between runs")
-    parser.add_argument(
-        "--size", type=int, default=768, help="pixels rendered per side; a multiple of 3"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=32, help="light paths per pixel of the crops"
-    )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="where the package goes")
+    add("--work", type=Path, default=Path("persona-work"), help="kept between runs")
+    add("--size", type=int, default=768, help="pixels rendered per side; a multiple of 3")
+    add("--samples", type=int, default=14, help="light paths per pixel of the crops")
+    add("--still-samples", type=int, default=48, help="the same for the still")
+    add("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
 
@@ -42,7 +40,7 @@ def main() -> None:
         logger.info("making the identity (about a minute)")
         make_identity(THEO, identity_path)
     appearance = Appearance(Head(identity_path), Look())
-    quality = Quality(arguments.size, 4 * arguments.samples, arguments.samples)
+    quality = Quality(arguments.size, arguments.still_samples, arguments.samples)
     logger.info("rendering; progress is in %s", arguments.work / "blender.log")
     render_all(appearance, quality, arguments.work, arguments.threads)
     logger.info("animating and packing")

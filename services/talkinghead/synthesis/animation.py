@@ -22,7 +22,7 @@ LOOP_FRAMES = 250
 # Grid of the mouth patch's bends; its cells are some 15 px.
 BEND_ROWS, BEND_COLUMNS = 12, 16
 # Closure of the lids, frame by frame: down in 80 ms, up in 160 ms.
-BLINK = (0.30, 0.85, 1.0, 0.90, 0.62, 0.34, 0.13)
+BLINK = (0.30, 0.76, 0.90, 0.82, 0.58, 0.32, 0.12)
 BLINK_FRAMES = (44, 121, 196)
 # Which way he looks when not into the camera: first frame, last frame, gaze.
 GLANCES = ((70, 86, "left"), (148, 163, "down"), (222, 236, "right"))

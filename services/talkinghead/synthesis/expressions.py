@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 Actions = dict[str, float]
 
-JAW_STEPS = tuple(float(x) for x in np.round(np.linspace(0, 1, 11), 4))
-WIDTH_STEPS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
+# Closer together where speech lives, so that blends between neighbours stay crisp.
+JAW_STEPS = (0.0, 0.08, 0.16, 0.25, 0.35, 0.45, 0.56, 0.68, 0.82, 1.0)
+WIDTH_STEPS = (-1.0, -0.7, -0.35, 0.0, 0.35, 0.7, 1.0)
 LID_STEPS = (0.2, 0.4, 0.6, 0.8, 1.0)
 # Where the eyes may rest in the idle loop: metres from the camera, to his left and up.
 GAZES: Mapping[str, tuple[float, float]] = {
@@ -36,11 +35,11 @@ def resting_face() -> Actions:
     return {"browInnerUp": 0.06} | _both(
         {
             "browOuterUp": 0.08,
-            "mouthSmile": 0.40,
+            "mouthSmile": 0.46,
             "mouthDimple": 0.10,
-            "cheekSquint": 0.20,
-            "eyeSquint": 0.05,
-            "eyeWide": 0.12,
+            "cheekSquint": 0.17,
+            "eyeSquint": 0.02,
+            "eyeWide": 0.26,
             "mouthPress": 0.05,
         }
     )
@@ -67,7 +66,7 @@ def mouth_actions(patch: MouthPatch) -> Actions:
     round_, spread = max(-patch.width, 0.0), max(patch.width, 0.0)
     # Speech is drawn a little larger than life: the picture is small and the lips must be read.
     sides = {
-        "mouthSmile": 0.40 * (1 - round_) + 0.30 * spread,
+        "mouthSmile": 0.46 * (1 - round_) + 0.30 * spread,
         "mouthDimple": 0.10 * (1 - round_),
         "mouthStretch": 0.35 * spread,
         "mouthUpperUp": 0.22 * patch.jaw + 0.16 * spread * (0.4 + patch.jaw),
@@ -88,7 +87,7 @@ def mouth_actions(patch: MouthPatch) -> Actions:
 def lid_actions(closure: float) -> Actions:
     """Both lids closed by `closure` 0..1, with the little squint that goes with a blink."""
     rest = resting_face()
-    blink = _both({"eyeBlink": closure, "cheekSquint": 0.20 + 0.06 * closure})
+    blink = _both({"eyeBlink": closure, "cheekSquint": 0.17 + 0.06 * closure})
     rest.update(blink)
     for side in ("Left", "Right"):
         rest[f"eyeSquint{side}"] *= 1 - closure
@@ -100,9 +99,9 @@ def _contact_actions(patch: MouthPatch) -> Actions:
     press = _both({"mouthPress": 0.18 * patch.press})
     bite = _both({"mouthUpperUp": 0.30 * patch.lip_teeth, "mouthSmile": -0.05 * patch.lip_teeth})
     rolls = {
-        "mouthRollLower": 0.20 * patch.press + 0.70 * patch.lip_teeth,
-        "mouthRollUpper": 0.20 * patch.press,
-        "mouthClose": 0.20 * patch.press,
+        "mouthRollLower": 0.12 * patch.press + 0.70 * patch.lip_teeth,
+        "mouthRollUpper": 0.12 * patch.press,
+        "mouthClose": 0.14 * patch.press,
         "jawOpen": 0.10 * patch.lip_teeth,
     }
     return {**press, **bite, **rolls}

@@ -248,9 +248,9 @@ def _one_arch(scale: float, upper: bool) -> tuple[Array, Array]:
     tooth = 7 * np.sign(along) * np.abs(along) ** 0.85
     gap = np.abs((tooth % 1) - 0.5) * 2
     bend = 1.25 * along
-    half_width, height = (0.0245, 0.0118) if upper else (0.0215, 0.0088)
+    half_width, height = (0.0245, 0.0118) if upper else (0.0210, 0.0064)
     x = np.sin(bend) / np.sin(1.25) * half_width
-    depth = 0.0080 if upper else 0.0135
+    depth = 0.0080 if upper else 0.0160
     y = depth + 0.031 * (1 - np.cos(bend)) / (1 - np.cos(1.25)) + 0.0012 * down**2 + 0.0007 * gap**6
     edge = 0.0008 * gap**4 + 0.0010 * np.abs(along)
     sign = 1 if upper else -1

@@ -356,7 +356,7 @@ def place_lights(data: dict[str, Any]) -> None:
     add_light("window", centre, Vector((-0.80, -1.00, 0.50)), 0.85, 21, (1.0, 0.95, 0.90))
     add_light("fill", centre, Vector((1.10, -0.95, 0.00)), 1.3, 8, (0.88, 0.93, 1.0))
     # Small and bright, for a catch light in the eyes.
-    add_light("catch", centre, Vector((-0.28, -1.10, 0.32)), 0.13, 1.6, (1.0, 0.98, 0.95))
+    add_light("catch", centre, Vector((-0.24, -1.10, 0.13)), 0.15, 3.0, (1.0, 0.98, 0.95))
     add_light("rim", centre, Vector((0.70, 0.90, 0.60)), 0.5, 8, (1.0, 0.97, 0.93))
     world = bpy.data.worlds.new("sky")
     bpy.context.scene.world = world
@@ -410,7 +410,7 @@ def configure_render(size: int) -> None:
     cycles.seed = 7
     cycles.use_adaptive_sampling = False
     cycles.use_denoising = False
-    cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 6, 3, 2
+    cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 5, 2, 2
     cycles.transparent_max_bounces = 8
     cycles.caustics_reflective = cycles.caustics_refractive = False
     cycles.sample_clamp_indirect = 3.0
