@@ -74,7 +74,7 @@ async def read_until_end(subscription, is_end, timeout_s: float = 60) -> list:  
 async def eventually(condition: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> Any:
     """Asks until the answer is true, and returns it: for what another process does in its own time."""
     async with asyncio.timeout(timeout_s):
-        while not (answer := await condition()):
+        while not (answer := await condition()):  # noqa: ASYNC110 - another process tells nobody
             await asyncio.sleep(0.05)
         return answer
 

@@ -221,6 +221,8 @@ class StreamReader:
             except (RedisError, OSError) as error:
                 _raise_if_cancelled()
                 self._lose(error)
+                # The other connections are dead too: a Redis that returns is met with fresh ones.
+                await self._waker.connection_pool.disconnect()
                 await self._clock.sleep_ms(RETRY_MS)
                 continue
             self.healthy = True

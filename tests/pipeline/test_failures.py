@@ -11,7 +11,7 @@ from services.asr.backends.fake import tone
 from services.gateway import protocol
 from services.tts.backends.fake import FakeBackend as FakeVoice
 from tests.pipeline.conftest import StartSystem, System
-from visavis.client import dial
+from visavis.client import CallError, dial
 from visavis.redis_server import start_redis
 
 START = protocol.SessionStart().model_dump_json()

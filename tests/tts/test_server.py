@@ -56,9 +56,15 @@ async def test_speaks_a_reply_clause_by_clause(
     assert events[0] == "started" and events[1] == "first_output" and events[-1] == "finished"
     clauses = [m.clause for m in messages if m.HasField("clause")]
     assert "".join(c.text for c in clauses) == "Hello there, my friend. How are you?"
-    assert [
-        w.text for c in clauses for w in c.words
-    ] == ["Hello", "there,", "my", "friend.", "How", "are", "you?"]
+    assert [w.text for c in clauses for w in c.words] == [
+        "Hello",
+        "there,",
+        "my",
+        "friend.",
+        "How",
+        "are",
+        "you?",
+    ]
     ends = 0.0
     for audio in (m.audio for m in messages if m.HasField("audio")):
         assert audio.pts_ms == pytest.approx(ends)
