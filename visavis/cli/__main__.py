@@ -1,0 +1,5 @@
+"""`python -m visavis.cli`: the command without its script on the PATH."""
+
+from visavis.cli import main
+
+main()
