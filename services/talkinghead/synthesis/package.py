@@ -31,6 +31,7 @@ from services.talkinghead.synthesis.room import blurred_room
 Frame = npt.NDArray[np.uint8]
 FRAME_SIZE = 512
 SHEET_COLUMNS = 9
+BT601 = 6  # what OpenCV means by YUV; players guess otherwise
 CODECS = {
     "idle.mp4": ("libx264", {"crf": "9", "preset": "slow", "movflags": "+faststart"}),
     "idle.webm": ("libvpx-vp9", {"crf": "16", "b": "0", "row-mt": "1", "cpu-used": "2"}),
@@ -80,8 +81,11 @@ def write_video(path: Path, frames: list[Frame], codec: str, options: dict[str, 
             frames[0].shape[0],
             "yuv420p",
         )
+        stream.codec_context.colorspace = BT601
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "bgr24")))
+            # OpenCV's conversion, because face.py undoes it with OpenCV's: others round differently.
+            planes = cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, "yuv420p")))
         container.mux(stream.encode(None))
 
 
