@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 WEB_DIR = Path(__file__).parent / "web" / "dist"
 START_TIMEOUT_SECONDS = 10
 RETRY_AFTER_FULL_MS = 15_000
+RETRY_AFTER_FAILURE_MS = 2_000
 CodecName = Literal["h264", "vp8", "jpeg"]
 # For each: as the talking head knows it, as WebCodecs does.
 CODECS: dict[CodecName, tuple[VideoCodec.ValueType, str]] = {
@@ -158,7 +159,7 @@ class Gateway:
     ) -> None:
         persona = self._check(start)
         stages = Stages(self.streams, self.channels)
-        voice = await self._admit(stages, persona)
+        voice = await self._admit(stages)
         session_id, resumed = await self._session_id(start, outbox, persona)
         call = CallContext(
             session_id=session_id,
@@ -198,20 +199,19 @@ class Gateway:
         except (UnknownPersonaError, PersonaError) as error:
             raise Refusal("unknown_persona", str(error)) from None
 
-    async def _admit(self, stages: Stages, persona: Persona) -> Heartbeat:
-        """Sees that there is room for one more; returns the voice's worker."""
-        if self.sessions >= self.settings.max_sessions:
-            raise Refusal(
-                "server_full",
-                "All lines are taken at the moment. Please try again in a little while.",
-                RETRY_AFTER_FULL_MS,
-            )
+    async def _admit(self, stages: Stages) -> Heartbeat:
+        """Sees that every stage has room for one more call; returns the voice's worker."""
         try:
-            for service in SERVICES:
-                await stages.worker(service)
+            capacity = min(self.settings.max_sessions, await stages.capacity())
+            if self.sessions >= capacity:
+                raise Refusal(
+                    "server_full",
+                    "All lines are taken at the moment. Please try again in a little while.",
+                    RETRY_AFTER_FULL_MS,
+                )
             return await stages.worker("tts")
         except StageError as error:
-            raise Refusal("stage_unavailable", str(error), 2_000) from None
+            raise Refusal("stage_unavailable", str(error), RETRY_AFTER_FAILURE_MS) from None
 
     async def _session_id(
         self, start: protocol.SessionStart, outbox: Outbox, persona: Persona

@@ -71,16 +71,31 @@ class Stages:
         known = self._workers.get(service)
         if known is not None and known.worker_id not in without:
             return known
-        try:
-            alive = await registry.workers(self._streams.client, service)
-        except (RedisError, OSError):
-            raise StageError(service, "The server has lost its message store (Redis).") from None
+        alive = await self._alive(service)
         for beat in alive:
             if beat.worker_id not in without:
                 self._workers[service] = beat
                 return beat
         state = "is busy" if alive else "is not running"
         raise StageError(service, f"{USER_WORDS[service]} {state}. Try again in a moment.")
+
+    async def capacity(self) -> int:
+        """How many calls all stages together can serve: the slots of the one with fewest.
+
+        Raises:
+            StageError: a stage has no worker.
+        """
+        totals = []
+        for service in SERVICES:
+            await self.worker(service)
+            totals.append(sum(beat.slots for beat in await self._alive(service)))
+        return min(totals)
+
+    async def _alive(self, service: str) -> list[registry.Heartbeat]:
+        try:
+            return await registry.workers(self._streams.client, service)
+        except (RedisError, OSError):
+            raise StageError(service, "The server has lost its message store (Redis).") from None
 
     async def transcribe(self, request: TranscribeRequest, on_event: OnEvent) -> None:
         """Holds the lease until the work has finished. Cancelling it cancels the call.
