@@ -73,10 +73,13 @@ class LlamaCppBackend:
             base_url=self._server.listening_address,
             headers={"Authorization": f"Bearer {key}"},
             trust_env=False,  # no proxy for loopback
+            limits=httpx.Limits(max_keepalive_connections=0),  # nothing to close at the end
             timeout=30,
         )
         self._tokens_of = lru_cache(maxsize=4096)(self._tokenize)
         self._check_template()
+        # Tokens of prompts that were not in the cache, over all slots: what the cache spares shows here.
+        self.tokens_read = 0
 
     def generate(
         self,
@@ -105,6 +108,7 @@ class LlamaCppBackend:
 
         def take(chunk: dict[str, Any]) -> bool:
             """Called per batch of the prompt and per token; returning True stops the model."""
+            self.tokens_read += chunk.get("timings", {}).get("prompt_n", 0)
             if "error" in chunk:
                 errors.append(str(chunk["error"]))
             elif not stop.is_set():
