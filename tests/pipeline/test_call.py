@@ -1,6 +1,9 @@
 """A call through the whole system, with fake models: what the user gets, and what is kept."""
 
 import asyncio
+import json
+import shutil
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -12,6 +15,7 @@ from services.talkinghead.backends.fake import read_counters
 from services.tts.backends.fake import FakeBackend as FakeVoice
 from tests.pipeline.conftest import StartSystem
 from visavis.client import Caller, dial
+from visavis.persona import persona_dir
 from visavis.recording import decode_pictures
 
 GAP = np.zeros(1600, np.float32)
@@ -95,13 +99,25 @@ async def test_a_barge_in_stops_sound_and_face_and_cuts_the_history(start_system
         assert cut.heard_text in [turn.text for turn in turns]
 
 
-async def test_two_calls_at_once_never_mix(start_system: StartSystem):
+@pytest.fixture
+def vera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A second persona, of the user's own."""
+    monkeypatch.setenv("VISAVIS_HOME", str(tmp_path))
+    folder = tmp_path / "personas" / "vera"
+    shutil.copytree(persona_dir("theo"), folder)
+    card = json.loads((folder / "persona.json").read_text())
+    (folder / "persona.json").write_text(json.dumps({**card, "id": "vera", "name": "Vera"}))
+    return "vera"
+
+
+async def test_two_calls_at_once_never_mix(start_system: StartSystem, vera: str):
     """Each caller gets the sound, the words and the pictures made for it."""
     async with (
         start_system(voice=FakeVoice(5)) as system,
         dial(system.url) as one,
-        dial(system.url) as two,
+        dial(system.url, protocol.SessionStart(persona_id=vera)) as two,
     ):
+        assert (one.started.persona.name, two.started.persona.name) == ("Theo", "Vera")
         await asyncio.gather(greeted(one), greeted(two))
         await asyncio.gather(
             one.send_text("I am number one"), two.send_text("and this is the second")
