@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from visavis.models import store_dir
 
 DEFAULT_PERSONA_ID = "theo"
+# Spoken style is visavis's business, whoever the persona is.
+MANNER = (
+    "This is a spoken video call. Answer in one to three short sentences, as people talk: no lists, no headings, "
+    "no markdown, no emoji, no stage directions. Say so if you did not understand."
+)
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")  # never trusted as a path
 
 
@@ -44,6 +49,11 @@ class Persona(BaseModel):
     greeting: str = ""  # spoken when a call begins; empty: wait for the user
     prompt: str
     face: FaceInfo
+
+    @property
+    def system_prompt(self) -> str:
+        """What the model is told before the conversation. The llm worker has it read before the first call."""
+        return f"{self.prompt}\n\n{MANNER}"
 
 
 def _folders() -> Iterator[Path]:

@@ -21,7 +21,7 @@ class WorkerSettings(SharedSettings):
     # Where the gateway dials this worker. Port 0: any free one.
     host: str = "127.0.0.1"
     port: int = 0
-    # The name under which other machines reach it; empty: `host`.
+    # The name under which other machines reach it; empty: `host`, or this machine's name if that is 0.0.0.0.
     advertise_host: str = ""
     # Prometheus; 0: any free port, logged at start.
     metrics_port: int = 0

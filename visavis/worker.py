@@ -234,7 +234,7 @@ async def serve(
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         register(server, worker)
         port = server.add_insecure_port(f"{settings.host}:{settings.port}")
-        worker.address = f"{settings.advertise_host or settings.host}:{port}"
+        worker.address = f"{_advertised_host(settings)}:{port}"
         await server.start()
         await health.set("", health_pb2.HealthCheckResponse.SERVING)
         logger.info("ready on %s with backend %s", worker.address, settings.backend)
@@ -245,6 +245,13 @@ async def serve(
             await stop.wait()
             beating.cancel()  # takes the worker off the list: nothing new comes
             await _drain(worker, server, health)
+
+
+def _advertised_host(settings: WorkerSettings) -> str:
+    """Where the gateway finds this worker. One that listens everywhere goes by its host's name."""
+    if settings.advertise_host:
+        return settings.advertise_host
+    return socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
 
 
 async def _drain(

@@ -7,11 +7,6 @@ from typing import Literal
 from visavis.persona import Persona
 from visavis.v1.llm_pb2 import ChatMessage
 
-# Spoken style is the service's business, whoever the persona is.
-MANNER = (
-    "This is a spoken video call. Answer in one to three short sentences, as people talk: no lists, no headings, "
-    "no markdown, no emoji, no stage directions. Say so if you did not understand."
-)
 ROLES = {"user": ChatMessage.ROLE_USER, "agent": ChatMessage.ROLE_AGENT}
 
 
@@ -54,6 +49,6 @@ class History:
 
     def messages(self, persona: Persona, user_text: str = "") -> list[ChatMessage]:
         """The prompt: who the persona is, what was said, and what the user says now."""
-        system = ChatMessage(role=ChatMessage.ROLE_SYSTEM, text=f"{persona.prompt}\n\n{MANNER}")
+        system = ChatMessage(role=ChatMessage.ROLE_SYSTEM, text=persona.system_prompt)
         turns = History([*self._turns, Turn("user", user_text)]).turns if user_text else self.turns
         return [system, *(ChatMessage(role=ROLES[turn.role], text=turn.text) for turn in turns)]
