@@ -1,4 +1,4 @@
-"""The real system for tests: `visavis run` with the small models, on free ports, as a user would start it."""
+"""The real system for tests and benchmarks: `visavis run` on free ports, as a user would start it."""
 
 import os
 import socket
@@ -15,8 +15,8 @@ READY_TIMEOUT_S = 180
 
 
 @contextmanager
-def running_system(log_path: Path, profile: str = "small") -> Iterator[str]:
-    """Yields the page's address; ends everything afterwards."""
+def running_system(log_path: Path, profile: str = "small", redis_url: str = "") -> Iterator[str]:
+    """Yields the page's address; ends everything afterwards. Without `redis_url` it starts a Redis of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -32,6 +32,8 @@ def running_system(log_path: Path, profile: str = "small") -> Iterator[str]:
     ]
     env = {**os.environ, "GATEWAY_DATABASE": str(log_path.with_suffix(".db"))}
     env.pop("REDIS_URL", None)
+    if redis_url:
+        env["REDIS_URL"] = redis_url
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         try:

@@ -9,22 +9,17 @@ import argparse
 import asyncio
 import json
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-
-import httpx
 
 from services.asr.backend import load_backend as load_ear
 from services.asr.settings import Settings as EarSettings
 from services.gateway.clients import Channels, Stages
 from services.gateway.history import History, Turn
 from tests.bench.questions import spoken_questions
+from tests.system import running_system
 from visavis.audio import MIC_CHUNK_MS, MIC_SAMPLE_RATE_HZ, Samples, blocks, samples_to_pcm
 from visavis.client import AUDIBLE, Caller, ReplyRecord, dial
 from visavis.metrics import percentile
@@ -36,53 +31,6 @@ from visavis.v1.common_pb2 import AudioChunk, TurnRef
 from visavis.v1.llm_pb2 import GenerateRequest, ReplyMessage, WarmRequest
 from visavis.v1.talkinghead_pb2 import AnimateRequest, VideoCodec, VideoFormat
 from visavis.v1.tts_pb2 import SynthesizeRequest
-
-READY_TIMEOUT_S = 120
-
-
-@contextmanager
-def running_system(profile: str) -> Iterator[tuple[str, str]]:
-    """`visavis run` on free ports. Yields the page's address and Redis's URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with (
-        start_redis(Path(tempfile.mkdtemp())) as redis,
-        tempfile.TemporaryFile() as log,
-    ):
-        command = [
-            sys.executable,
-            "-m",
-            "visavis.cli",
-            "run",
-            "--port",
-            str(port),
-            "--profile",
-            profile,
-        ]
-        env = {**os.environ, "REDIS_URL": redis.url}
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(url, process)
-            yield url, redis.url
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit("The system did not start: look at the logs in VISAVIS_HOME/logs.")
-        try:
-            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.3)
-    raise SystemExit("The system did not get ready in time.")
 
 
 async def call_and_ask(url: str, questions: list[Samples]) -> list[tuple[ReplyRecord, float]]:
@@ -290,8 +238,10 @@ def main() -> None:
     options = parser.parse_args()
     questions = spoken_questions(options.questions, options.turns)
     os.environ["VISAVIS_PROFILE"] = options.profile
-    with running_system(options.profile) as (url, redis_url):
-        result = asyncio.run(measure(url, redis_url, questions))
+    with tempfile.TemporaryDirectory() as folder, start_redis(Path(folder)) as redis:
+        log_path = Path(folder) / "run.log"
+        with running_system(log_path, options.profile, redis.url) as url:
+            result = asyncio.run(measure(url, redis.url, questions))
     print(json.dumps({"profile": options.profile, **result}))
 
 
