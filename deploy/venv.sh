@@ -14,5 +14,9 @@ if [ ! -x .venv/bin/python ]; then
     fail "$python cannot make virtual environments (Debian, Ubuntu: apt-get install python$version-venv)."
   "$python" -m venv .venv
 fi
+# llama.cpp is built with OpenMP and does not bring it.
+[ "$(uname)" != Linux ] || .venv/bin/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null ||
+  fail "The library libgomp is missing (Debian, Ubuntu: apt-get install libgomp1)."
+
 # -qq: errors are shown, warnings about the machine's own pip configuration are not.
 exec .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[$1]"
