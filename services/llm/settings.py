@@ -12,10 +12,13 @@ class Settings(WorkerSettings):
     backend: str = "llama_cpp"
     # A .gguf file, or a model of the store; empty: the one of the profile.
     model: str = ""
-    # 0: one less than there are processors, at most 4. llama.cpp's threads wait for each other by spinning:
-    # when another stage takes one's processor, all stand still (measured on 2 busy cores: 1 thread writes
-    # 50-105 tokens a second, 2 threads 2-25).
+    # That write the reply; 0: half of the processors, at most 4. llama.cpp's threads wait for each other by
+    # spinning: when another process takes the processor of one, all stand still. Measured on 2 processors, one
+    # of them busy elsewhere (Qwen 1.5B): 1 thread writes 14-24 tokens a second, 2 threads write 2.
     threads: int = Field(0, ge=0)
+    # That read prompts; 0: twice as many if there is one slot (85 instead of 47 tokens a second on an idle
+    # machine), else as many: where several sessions write at once, these do it.
+    read_threads: int = Field(0, ge=0)
     # Prompt and reply of one session together. Each session holds this much memory (Qwen 1.5B: 56 MiB per 2048).
     context_tokens: int = Field(2048, ge=256)
     # Of one reply, where the request does not say.

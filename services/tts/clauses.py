@@ -2,13 +2,22 @@
 
 import re
 import unicodedata
+from dataclasses import dataclass
 
-FIRST_CLAUSE_WORDS = 2  # "Well," alone sounds chopped, and is over before the next clause is there
-FIRST_CLAUSE_MAX_WORDS = 12
-CLAUSE_CHARS = (
-    60  # later clauses go on to the end of the sentence, or to a comma beyond this length
-)
-CLAUSE_MAX_CHARS = 240
+
+@dataclass(frozen=True)
+class Limits:
+    """When a clause that does not end a sentence is long enough to be cut, and when it must be."""
+
+    at_mark_words: int  # a comma and the like ends a clause of so many words
+    at_mark_chars: int  # … and so many characters
+    most_words: int  # without a mark it ends here, before a joint if there is one
+    most_chars: int = 240
+
+
+# "Well," alone sounds chopped, and is over before the next clause is there. The second must be there when the
+# first, which may be short, is over; the others have time, and sound best in one piece.
+LIMITS = [Limits(2, 0, 10), Limits(2, 20, 16), Limits(2, 60, 100)]
 
 _CLOSING = "[\"'”’)*_]*"
 _SENTENCE_MARK = rf"[.!?…]+{_CLOSING}"
@@ -18,12 +27,11 @@ _SENTENCE_END = re.compile(rf"{_SENTENCE_MARK}$|\n$")
 _ABBREVIATION = re.compile(
     r"(?<!\w)(?:Mr|Mrs|Ms|Dr|Prof|St|Mt|Jr|Sr|vs|etc|approx|e\.g|i\.e|[ap]\.m|[A-HJ-Z])\.$"
 )
-# Where a long first clause may be cut without a mark: before one of these.
+# Where a long clause may be cut without a mark: before one of these.
 _JOINTS = {
     *("and", "but", "or", "so", "because", "since", "when", "while", "if", "that", "which", "who"),
     *("where", "as", "than", "to", "with", "for", "from", "about", "in", "on", "at", "of", "like"),
 }
-_JOINT_AFTER_WORDS = 5
 
 
 class ClauseCutter:
@@ -34,7 +42,7 @@ class ClauseCutter:
 
     def __init__(self) -> None:
         self._rest = ""
-        self._is_first = True
+        self._count = 0
 
     def push(self, delta: str) -> list[str]:
         """Adds text; returns the clauses that are complete now, with their spaces."""
@@ -43,7 +51,7 @@ class ClauseCutter:
         while (end := self._clause_end()) is not None:
             clauses.append(self._rest[:end])
             self._rest = self._rest[end:]
-            self._is_first = False
+            self._count += 1
         return clauses
 
     def end(self) -> list[str]:
@@ -52,40 +60,41 @@ class ClauseCutter:
         return [rest] if rest.strip() else []
 
     def _clause_end(self) -> int | None:
-        limit, forced_end = self._forced_end()
+        limits = LIMITS[min(self._count, len(LIMITS) - 1)]
+        furthest, forced_end = self._forced_end(limits)
         for match in _BOUNDARY.finditer(self._rest):
-            if match.end() > limit:
+            if match.end() > furthest:
                 break
-            if self._is_clause(self._rest[: match.end()]):
+            if _is_clause(self._rest[: match.end()], limits):
                 return match.end()
         return forced_end
 
-    def _is_clause(self, head: str) -> bool:
-        if not any(char.isalpha() for char in head) or _ABBREVIATION.search(head):
-            return False  # nothing, or the number of a list's item; or a dot that ends no sentence
-        if _SENTENCE_END.search(head):
-            return True
-        if self._is_first:
-            return len(head.split()) >= FIRST_CLAUSE_WORDS
-        return len(head) >= CLAUSE_CHARS
-
-    def _forced_end(self) -> tuple[int, int | None]:
+    def _forced_end(self, limits: Limits) -> tuple[int, int | None]:
         """How far to look for a mark; and where to cut, between words, if there is none before."""
-        words = list(re.finditer(r"\S+\s+", self._rest[: CLAUSE_MAX_CHARS + 1]))
-        if self._is_first and len(words) > FIRST_CLAUSE_MAX_WORDS:
-            words = words[:FIRST_CLAUSE_MAX_WORDS]
-            return words[-1].end(), self._joint([word.group().strip() for word in words], words)
-        if len(self._rest) <= CLAUSE_MAX_CHARS:
+        words = list(re.finditer(r"\S+\s+", self._rest[: limits.most_chars + 1]))
+        if len(words) > limits.most_words:
+            words = words[: limits.most_words]
+            return words[-1].end(), _last_joint(words)
+        if len(self._rest) <= limits.most_chars:
             return len(self._rest), None
-        ends = [word.end() for word in words if word.end() <= CLAUSE_MAX_CHARS]
-        return CLAUSE_MAX_CHARS, ends[-1] if ends else CLAUSE_MAX_CHARS
+        ends = [word.end() for word in words if word.end() <= limits.most_chars]
+        return limits.most_chars, ends[-1] if ends else limits.most_chars
 
-    @staticmethod
-    def _joint(texts: list[str], words: list[re.Match[str]]) -> int:
-        for index in range(len(words) - 1, _JOINT_AFTER_WORDS - 1, -1):
-            if texts[index].lower() in _JOINTS:
-                return words[index].start()
-        return words[-1].end()
+
+def _is_clause(head: str, limits: Limits) -> bool:
+    if not any(char.isalpha() for char in head) or _ABBREVIATION.search(head):
+        return False  # nothing, or the number of a list's item; or a dot that ends no sentence
+    if _SENTENCE_END.search(head):
+        return True
+    return len(head.split()) >= limits.at_mark_words and len(head) >= limits.at_mark_chars
+
+
+def _last_joint(words: list[re.Match[str]]) -> int:
+    """Where the last word that opens a phrase begins, in the second half; else behind the last word."""
+    for word in reversed(words[len(words) // 2 :]):
+        if word.group().strip().lower() in _JOINTS:
+            return word.start()
+    return words[-1].end()
 
 
 _SAID_AS = {

@@ -1,11 +1,11 @@
 """How soon the mind speaks, how fast, and how soon it stops.
 
-    python -m tests.bench.llm [--profile standard|small] [--threads N] [--turns N]
+    python -m tests.bench.llm [--profile standard|small] [--threads N] [--slots N] [--turns N]
 
 A conversation with a persona of about 200 tokens and six messages is continued `turns` times:
 
 * cold: nothing of the prompt is in the cache
-* turn: the conversation so far is, the user's new message is not
+* turn: the conversation so far is, with the last reply as it was written; the user's new message is not
 * partial: as turn, after a Warm with the first two thirds of the user's words
 * warmed: after a Warm with the very messages of the Generate
 
@@ -51,6 +51,7 @@ QUESTIONS = [
     "Where would you go if you had a week off and no plans at all?",
 ]
 MAX_TOKENS = 60
+Figures = dict[str, list[float]]
 NOBODY = [Message("system", "This conversation is about something else entirely.")]
 
 
@@ -84,39 +85,41 @@ class Reply:
         return (len(self.times_ms) - 1) * 1000 / max(0.001, self.times_ms[-1] - self.times_ms[0])
 
 
-def converse(backend: Backend, turns: int, figures: dict[str, list[float]]) -> None:
-    def warm(messages: Sequence[Message]) -> None:
-        backend.warm(0, messages, threading.Event())
-
+def converse(backend: Backend, turns: int, figures: Figures) -> list[list[Message]]:
+    """Talks, as a call does: each reply stays in the cache. Returns the prompt of each turn."""
     messages = [Message("system", PERSONA), *HISTORY]
-    warm(messages)
+    backend.warm(0, messages, threading.Event())
+    prompts = []
     for turn in range(turns):
         question = QUESTIONS[turn % len(QUESTIONS)]
-        asked = [*messages, Message("user", question)]
-        words = question.split()
-
-        reply = Reply(backend, asked)
+        prompts.append([*messages, Message("user", question)])
+        reply = Reply(backend, prompts[-1])
         figures["turn_first_token_ms"].append(reply.first_ms)
         figures["tokens_per_second"].append(reply.tokens_per_second)
-
-        warm(messages)
-        warm([*messages, Message("user", " ".join(words[: len(words) * 2 // 3]))])
-        figures["partial_first_token_ms"].append(Reply(backend, asked, 1).first_ms)
-
-        warm(asked)
-        stopped = Reply(backend, asked, 5)
-        figures["warmed_first_token_ms"].append(stopped.first_ms)
-        if stopped.stopped_ms:
-            figures["stop_in_reply_ms"].append(stopped.stopped_ms)
-
-        figures["stop_in_prompt_ms"].append(stop_in_prompt(backend, asked))
-        if turn < 2:  # the dearest
-            warm(NOBODY)
-            figures["cold_first_token_ms"].append(Reply(backend, asked, 1).first_ms)
-        messages = [*asked, Message("agent", reply.text.strip() or "Hm.")][-12:]
-        if messages[0].role != "system":
-            messages = [Message("system", PERSONA), *messages]
+        messages = [*prompts[-1], Message("agent", reply.text.strip() or "Hm.")]
         print(f"  {question}\n    {reply.text.strip()}")
+    return prompts
+
+
+def repeat(backend: Backend, asked: list[Message], figures: Figures) -> None:
+    """The other ways to come to the same prompt."""
+
+    def warm(*messages: Message) -> None:
+        backend.warm(0, messages, threading.Event())
+
+    history, words = asked[:-1], asked[-1].text.split()
+    warm(*NOBODY)
+    figures["cold_first_token_ms"].append(Reply(backend, asked, 1).first_ms)
+
+    warm(*history, Message("user", "Hm."))
+    warm(*history, Message("user", " ".join(words[: len(words) * 2 // 3])))
+    figures["partial_first_token_ms"].append(Reply(backend, asked, 1).first_ms)
+
+    warm(*asked)
+    stopped = Reply(backend, asked, 5)
+    figures["warmed_first_token_ms"].append(stopped.first_ms)
+    figures["stop_in_reply_ms"].append(stopped.stopped_ms)
+    figures["stop_in_prompt_ms"].append(stop_in_prompt(backend, asked))
 
 
 def stop_in_prompt(backend: Backend, messages: Sequence[Message]) -> float:
@@ -125,35 +128,37 @@ def stop_in_prompt(backend: Backend, messages: Sequence[Message]) -> float:
     stop = threading.Event()
     warming = threading.Thread(target=backend.warm, args=(0, messages, stop))
     warming.start()
-    time.sleep(0.5)
+    time.sleep(0.3)
     started = time.perf_counter()
     stop.set()
     warming.join()
-    elapsed_ms = (time.perf_counter() - started) * 1000
-    backend.warm(0, messages, threading.Event())
-    return elapsed_ms
+    return (time.perf_counter() - started) * 1000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--profile", default="standard")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     started = time.perf_counter()
-    backend = load_backend(Settings(profile=options.profile, threads=options.threads))
+    settings = Settings(profile=options.profile, threads=options.threads, slots=options.slots)
+    backend = load_backend(settings)
     load_s = time.perf_counter() - started
     names = (
         *("cold_first_token_ms", "turn_first_token_ms", "partial_first_token_ms"),
         *("warmed_first_token_ms", "tokens_per_second", "stop_in_reply_ms", "stop_in_prompt_ms"),
     )
-    figures: dict[str, list[float]] = {name: [] for name in names}
+    figures: Figures = {name: [] for name in names}
     print(f"{backend.model}, threads {options.threads or 'default'}, load {os.getloadavg()[0]:.1f}")
-    converse(backend, options.turns, figures)
+    for asked in converse(backend, options.turns, figures):
+        repeat(backend, asked, figures)
     summary: dict[str, object] = {
         "bench": "llm",
         "model": backend.model,
         "threads": options.threads,
+        "slots": options.slots,
         "load_s": round(load_s, 2),
         "machine_load": round(os.getloadavg()[0], 1),
     }

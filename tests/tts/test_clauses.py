@@ -4,12 +4,9 @@ import random
 
 import pytest
 
-from services.tts.clauses import (
-    CLAUSE_MAX_CHARS,
-    FIRST_CLAUSE_MAX_WORDS,
-    ClauseCutter,
-    spoken,
-)
+from services.tts.clauses import LIMITS, ClauseCutter, spoken
+
+FIRST, SECOND, LATER = LIMITS
 
 
 def cut(text: str, size: int = 10_000) -> list[str]:
@@ -55,16 +52,17 @@ def test_the_first_clause_ends_at_its_first_mark(text: str, first: str):
 
 
 def test_later_clauses_run_to_the_end_of_the_sentence_or_a_late_comma():
-    assert cut("Hello there. Yes, well, no, maybe. Bye.") == [
-        "Hello there.",
-        " Yes, well, no, maybe.",
+    assert cut("Hello. So. Yes, well, no, maybe so. Bye.") == [
+        "Hello.",
+        " So.",
+        " Yes, well, no, maybe so.",
         " Bye.",
     ]
 
 
 def test_a_later_clause_ends_at_a_comma_once_it_is_long():
-    text = "Hello. When you walk along the river early, in the first light, before the city wakes, it is calm."
-    assert cut(text)[1] == (
+    text = "Hello. So. When you walk along the river early, in the first light, before the city wakes, it is calm."
+    assert cut(text)[2] == (
         " When you walk along the river early, in the first light, before the city wakes,"
     )
 
@@ -72,15 +70,17 @@ def test_a_later_clause_ends_at_a_comma_once_it_is_long():
 def test_a_first_clause_without_marks_is_cut_between_words_at_a_joint():
     text = "I really think you should take the early train to the sea because it is empty"
     assert cut(text)[0] == "I really think you should take the early train "
+    second = cut("As a child, " + text + " all day long")[1]
+    assert second == " I really think you should take the early train to the sea "
     plain = " ".join(["word"] * 30)
-    assert len(cut(plain)[0].split()) == FIRST_CLAUSE_MAX_WORDS
+    assert len(cut(plain)[0].split()) == FIRST.most_words
 
 
 def test_a_long_text_without_marks_is_cut_between_words():
     clauses = cut("Hello. " + "word " * 200)
-    assert all(len(clause) <= CLAUSE_MAX_CHARS for clause in clauses)
+    assert all(len(clause) <= LATER.most_chars for clause in clauses)
     assert all(clause.strip().split()[-1] in ("word", "Hello.") for clause in clauses)
-    assert all(len(clause) <= CLAUSE_MAX_CHARS for clause in cut("x" * 1000))
+    assert all(len(clause) <= LATER.most_chars for clause in cut("x" * 1000))
 
 
 PIECES = [

@@ -173,8 +173,10 @@ def parameters(path: Path, key: str, settings: Settings) -> xllamacpp.CommonPara
     params.n_ctx = settings.context_tokens * settings.slots
     params.n_batch = params.n_ubatch = BATCH_TOKENS
     params.n_cache_reuse = CACHE_REUSE_TOKENS
-    threads = settings.threads or max(1, min(4, (os.cpu_count() or 2) - 1))
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    threads = settings.threads or min(4, max(1, (os.cpu_count() or 2) // 2))
+    params.cpuparams.n_threads = threads
+    read_threads = settings.read_threads or (2 * threads if settings.slots == 1 else threads)
+    params.cpuparams_batch.n_threads = read_threads
     params.cache_ram_mib = 0  # slots are sticky: no second copy of their caches
     params.cache_idle_slots = False
     params.hostnames = ["127.0.0.1"]
