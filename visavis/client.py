@@ -35,6 +35,7 @@ JITTER_BUFFER_MS = 100
 PICTURE_WAIT_MS = 150
 REFRESH_MS = 1000 / 60
 REPORT_INTERVAL_MS = 200
+MIC_HOLE_MS = 100
 AUDIBLE = 0.01  # of full scale, -40 dBFS
 
 
@@ -188,6 +189,7 @@ class Caller:
         self._to_send: asyncio.Queue[str | bytes] = asyncio.Queue(500)
         self._changed = asyncio.Condition()
         self._mic_ms = 0.0
+        self._mic_begun_ms: float | None = None
         self.started: protocol.SessionStarted
         self.replies: list[ReplyRecord] = []
         self.user_texts: list[str] = []
@@ -205,7 +207,7 @@ class Caller:
         """
         loud = np.flatnonzero(np.abs(samples) > AUDIBLE)
         last = int(loud[-1]) if len(loud) else 0
-        begun_ms = self._clock.now_ms()
+        begun_ms = self._open_microphone()
         silence = np.zeros(int(trailing_silence_ms * MIC_SAMPLE_RATE_HZ / 1000), np.float32)
         block = MIC_SAMPLE_RATE_HZ * MIC_CHUNK_MS // 1000
         sound = np.concatenate([samples, silence])
@@ -217,6 +219,18 @@ class Caller:
             chunk = np.pad(sound[start : start + block], (0, max(0, start + block - len(sound))))
             await self._send_mic(samples_to_pcm(chunk))
         return begun_ms + last / MIC_SAMPLE_RATE_HZ * 1000
+
+    def _open_microphone(self) -> float:
+        """When the next sample is due: the microphone's clock runs on from where it was left.
+
+        If it was left for long, the clock jumps to now, and the hole counts as silence.
+        """
+        now_ms = self._clock.now_ms()
+        if self._mic_begun_ms is None:
+            self._mic_begun_ms = now_ms
+        if now_ms - (self._mic_begun_ms + self._mic_ms) > MIC_HOLE_MS:
+            self._mic_ms = now_ms - self._mic_begun_ms
+        return self._mic_begun_ms + self._mic_ms
 
     async def stay_silent(self) -> None:
         """Sends silence until cancelled, as an open microphone does."""

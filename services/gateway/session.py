@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 
 from services.gateway import metrics, protocol
@@ -37,6 +38,7 @@ EAR_ATTEMPTS = 4
 EAR_RETRY_MS = 1_000
 # How long after it was asked for a reply's first picture is shown: a first guess, then learnt from each reply.
 FIRST_REPLY_LEAD_MS = 700
+MIC_OFFSETS = 100  # two seconds of packets: delays vary, and clocks drift
 LEARNING_RATE = 0.4
 
 
@@ -62,13 +64,15 @@ class CallSession:
         self._ear_epoch = first_epoch
         self._mic: TurnWriter[MicMessage] | None = None
         self._mic_ms = 0.0  # end of the newest microphone sample
-        self._mic_offset_ms = NEVER  # call clock minus microphone clock
+        # Call clock minus microphone clock, of the newest packets: the smallest is the truest.
+        self._mic_offsets_ms: deque[float] = deque([0.0], maxlen=MIC_OFFSETS)
         self._turn_ended_ms = 0.0  # microphone time up to which the user's turns are answered
         self._user_end_ms = self._clock.now_ms()  # last voiced sample, on the call's clock
         self._loop_frame = (0, self._clock.now_ms())
         self._reply_lead_ms = float(FIRST_REPLY_LEAD_MS)
-        self._warming: asyncio.Task[None] | None = None
-        self._warmed_words = 0
+        self._partial = ""  # what the user has said of this turn
+        self._prompt_grew = asyncio.Event()
+        self._prompt_grew.set()
 
     async def run(
         self, incoming: AsyncIterator[protocol.ClientEvent | protocol.MediaPacket]
@@ -88,7 +92,7 @@ class CallSession:
                 tasks.create_task(self._conduct(), name="conduct")
                 tasks.create_task(self._watch_time(), name="time")
                 tasks.create_task(self._listen(), name="listen")
-                self._warm("")
+                tasks.create_task(self._keep_warm(), name="warm")
                 if self._call.persona.greeting and not self._history.turns:
                     self._greet()
                 await self._receive(incoming)
@@ -119,8 +123,7 @@ class CallSession:
         if self._mic is None:
             return  # the ear is being replaced: this sound is lost
         self._mic_ms = packet.pts_ms + duration_ms(packet.payload, MIC_SAMPLE_RATE_HZ)
-        # The smallest delay seen is the truest; let it creep, for clocks drift.
-        self._mic_offset_ms = min(self._mic_offset_ms + 0.02, self._clock.now_ms() - self._mic_ms)
+        self._mic_offsets_ms.append(self._clock.now_ms() - self._mic_ms)
         audio = AudioChunk(
             pcm=packet.payload, sample_rate_hz=MIC_SAMPLE_RATE_HZ, pts_ms=packet.pts_ms
         )
@@ -206,12 +209,13 @@ class CallSession:
                 self._apply(turns.speech_started(now_ms))
             case "speech_stopped":
                 at_ms = self._turn_ended_ms = message.speech_stopped.at_ms
-                self._user_end_ms = at_ms + self._mic_offset_ms
+                self._user_end_ms = at_ms + min(self._mic_offsets_ms)
                 send(protocol.UserSpeechStopped(at_ms=at_ms))
                 self._apply(turns.speech_stopped(self._user_end_ms))
             case "partial":
                 send(protocol.UserPartial(text=message.partial.text))
-                self._warm(message.partial.text)
+                self._partial = message.partial.text
+                self._prompt_grew.set()
                 self._apply(turns.partial(message.partial.text, now_ms))
             case "end_of_turn":
                 self._apply(turns.end_of_turn(message.end_of_turn.probability, now_ms))
@@ -273,9 +277,8 @@ class CallSession:
                         await self._end_user_turn()
 
     async def _open_reply(self, replies: asyncio.TaskGroup, epoch: int, text: str) -> None:
-        if self._warming is not None:
-            self._warming.cancel()
-        self._warmed_words = 0
+        self._partial = ""
+        self._prompt_grew.clear()  # the reply reads the prompt itself
         prompt = self._history.messages(self._call.persona, text)
         reply = Reply(self._call, epoch, prompt, self._next_loop_frame(), self._user_end_ms)
         reply.timings_ms["speak"] = round(self._clock.now_ms() - self._user_end_ms, 1)
@@ -349,16 +352,17 @@ class CallSession:
 
     # --- small things --------------------------------------------------------------------------
 
-    def _warm(self, partial: str) -> None:
-        """Lets the model read the prompt so far while the user speaks; one at a time, a few words apart."""
-        words = len(partial.split())
-        busy = self._warming is not None and not self._warming.done()
-        if busy or (partial and words < self._warmed_words + 2):
-            return
-        self._warmed_words = words
-        messages = self._history.messages(self._call.persona, partial)
-        request = WarmRequest(session_id=self._call.session_id, messages=messages)
-        self._warming = self._tasks.create_task(self._call.stages.warm(request), name="warm")
+    async def _keep_warm(self) -> None:
+        """Lets the model read the prompt as it grows: the persona first, then the user's words while he speaks.
+
+        A Generate of the same session stops a Warm by itself, and goes on from what it has read.
+        """
+        while True:
+            await self._prompt_grew.wait()
+            self._prompt_grew.clear()
+            messages = self._history.messages(self._call.persona, self._partial)
+            request = WarmRequest(session_id=self._call.session_id, messages=messages)
+            await self._call.stages.warm(request)
 
     def _next_loop_frame(self) -> int:
         """The frame of the idle loop that the client will show when the reply begins."""

@@ -3,6 +3,7 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from visavis.persona import DEFAULT_PERSONA_ID
 from visavis.settings import WorkerSettings
 
 
@@ -10,6 +11,10 @@ class Settings(WorkerSettings):
     model_config = SettingsConfigDict(env_prefix="LLM_", extra="ignore", populate_by_name=True)
 
     backend: str = "llama_cpp"
+    # Two conversations at once get half the speed each (10 tokens a second on 2 cores: people speak 4).
+    slots: int = Field(2, ge=1)
+    # Whose prompt every slot has read before the first call; empty: nobody's.
+    warm_persona: str = DEFAULT_PERSONA_ID
     # A .gguf file, or a model of the store; empty: the one of the profile.
     model: str = ""
     # That write the reply; 0: half of the processors, at most 4. llama.cpp's threads wait for each other by

@@ -12,12 +12,15 @@ class Limits:
     at_mark_words: int  # a comma and the like ends a clause of so many words
     at_mark_chars: int  # … and so many characters
     most_words: int  # without a mark it ends here, before a joint if there is one
+    breath_words: int = (
+        0  # without a mark it may end after so many words, before a joint; 0: it may not
+    )
     most_chars: int = 240
 
 
 # "Well," alone sounds chopped, and is over before the next clause is there. The second must be there when the
 # first, which may be short, is over; the others have time, and sound best in one piece.
-LIMITS = [Limits(2, 0, 10), Limits(2, 20, 16), Limits(2, 60, 100)]
+LIMITS = [Limits(2, 0, 10, breath_words=4), Limits(2, 20, 16), Limits(2, 60, 100)]
 
 _CLOSING = "[\"'”’)*_]*"
 _SENTENCE_MARK = rf"[.!?…]+{_CLOSING}"
@@ -31,7 +34,9 @@ _ABBREVIATION = re.compile(
 _JOINTS = {
     *("and", "but", "or", "so", "because", "since", "when", "while", "if", "that", "which", "who"),
     *("where", "as", "than", "to", "with", "for", "from", "about", "in", "on", "at", "of", "like"),
+    *("by", "during", "into", "after", "before", "until", "without", "through", "between"),
 }
+_NO_BREATH = {"to", "of", "than", "like"}  # bound to the word before: no place to breathe
 
 
 class ClauseCutter:
@@ -61,13 +66,22 @@ class ClauseCutter:
 
     def _clause_end(self) -> int | None:
         limits = LIMITS[min(self._count, len(LIMITS) - 1)]
-        furthest, forced_end = self._forced_end(limits)
+        furthest, forced_end = self._breath(limits) or self._forced_end(limits)
         for match in _BOUNDARY.finditer(self._rest):
             if match.end() > furthest:
                 break
             if _is_clause(self._rest[: match.end()], limits):
                 return match.end()
         return forced_end
+
+    def _breath(self, limits: Limits) -> tuple[int, int] | None:
+        """Like `_forced_end`: where a short first clause ends without a mark, if it may by now."""
+        if limits.breath_words:
+            words = list(re.finditer(r"\S+(?=\s)", self._rest))
+            for word in words[limits.breath_words : limits.most_words]:
+                if word.group().lower() in _JOINTS - _NO_BREATH:
+                    return word.start(), word.start()
+        return None
 
     def _forced_end(self, limits: Limits) -> tuple[int, int | None]:
         """How far to look for a mark; and where to cut, between words, if there is none before."""

@@ -54,7 +54,9 @@ async def read_reply(streams: Streams, session_id: str, epoch: int = EPOCH) -> s
 async def test_writes_the_reply_and_reports_in_order(
     streams: Streams, start_worker: StartWorker, session_id: str
 ):
-    async with start_worker("llm", Settings(backend="fake"), register(FakeBackend(5, 1))) as (
+    async with start_worker(
+        "llm", Settings(backend="fake", slots=4), register(FakeBackend(5, 1))
+    ) as (
         _,
         channel,
     ):
@@ -103,7 +105,7 @@ async def test_a_newer_epoch_voids_the_reply(
 ):
     """After a flush of the next epoch, the next write ends the call with ABORTED."""
     backend = FakeBackend(token_ms=30)
-    async with start_worker("llm", Settings(backend="fake"), register(backend)) as (
+    async with start_worker("llm", Settings(backend="fake", slots=4), register(backend)) as (
         worker,
         channel,
     ):
@@ -121,7 +123,9 @@ async def test_a_newer_epoch_voids_the_reply(
 
 async def test_two_sessions_at_once_never_mix(streams: Streams, start_worker: StartWorker):
     sessions = {f"session-{n}": f"my number is {n}" for n in range(4)}
-    async with start_worker("llm", Settings(backend="fake"), register(FakeBackend(2, 2))) as (
+    async with start_worker(
+        "llm", Settings(backend="fake", slots=4), register(FakeBackend(2, 2))
+    ) as (
         _,
         channel,
     ):
@@ -139,7 +143,7 @@ async def test_two_sessions_at_once_never_mix(streams: Streams, start_worker: St
 async def test_warm_answers_with_the_length_of_the_prompt(
     start_worker: StartWorker, session_id: str
 ):
-    async with start_worker("llm", Settings(backend="fake"), register(FakeBackend())) as (
+    async with start_worker("llm", Settings(backend="fake", slots=4), register(FakeBackend())) as (
         _,
         channel,
     ):
@@ -159,7 +163,7 @@ async def test_a_generate_overtakes_the_warm_of_its_session(
             stop.wait(10)
             return 0
 
-    async with start_worker("llm", Settings(backend="fake"), register(SlowToWarm())) as (
+    async with start_worker("llm", Settings(backend="fake", slots=4), register(SlowToWarm())) as (
         _,
         channel,
     ):
@@ -184,7 +188,10 @@ async def test_cancelling_a_warm_stops_the_model(start_worker: StartWorker, sess
             return 0
 
     backend = Noting()
-    async with start_worker("llm", Settings(backend="fake"), register(backend)) as (_, channel):
+    async with start_worker("llm", Settings(backend="fake", slots=4), register(backend)) as (
+        _,
+        channel,
+    ):
         warming = LlmServiceStub(channel).Warm(
             WarmRequest(session_id=session_id, messages=chat("Hello"))
         )
@@ -204,7 +211,7 @@ async def test_cancelling_a_warm_stops_the_model(start_worker: StartWorker, sess
 async def test_a_bad_conversation_is_an_invalid_argument(
     start_worker: StartWorker, session_id: str, messages: list[ChatMessage], problem: str
 ):
-    async with start_worker("llm", Settings(backend="fake"), register(FakeBackend())) as (
+    async with start_worker("llm", Settings(backend="fake", slots=4), register(FakeBackend())) as (
         worker,
         channel,
     ):
@@ -234,7 +241,7 @@ async def test_full_worker_refuses(start_worker: StartWorker, session_id: str):
 async def test_the_end_message_is_in_the_stream(
     streams: Streams, start_worker: StartWorker, session_id: str
 ):
-    async with start_worker("llm", Settings(backend="fake"), register(FakeBackend())) as (
+    async with start_worker("llm", Settings(backend="fake", slots=4), register(FakeBackend())) as (
         _,
         channel,
     ):

@@ -35,8 +35,8 @@ def cut(text: str, size: int = 10_000) -> list[str]:
         ("Wait... what is it?", "Wait..."),
         ("So do I. What next?", "So do I."),
         (
-            "It costs 3.5 euros or 1,000 yen at 3:30. Fine.",
-            "It costs 3.5 euros or 1,000 yen at 3:30.",
+            "It costs 1,000.5 at 3:30. Fine.",
+            "It costs 1,000.5 at 3:30.",
         ),
         ("Dr. Smith is here. Hello.", "Dr. Smith is here."),
         ("I like fruit e.g. apples. Do you?", "I like fruit e.g. apples."),
@@ -65,6 +65,11 @@ def test_a_later_clause_ends_at_a_comma_once_it_is_long():
     assert cut(text)[2] == (
         " When you walk along the river early, in the first light, before the city wakes,"
     )
+
+
+def test_a_first_clause_may_end_where_a_speaker_breathes():
+    assert cut("The sky is blue during the day because of the light.")[0] == "The sky is blue "
+    assert cut("I have a kind of house to live in.") == ["I have a kind of house to live in."]
 
 
 def test_a_first_clause_without_marks_is_cut_between_words_at_a_joint():

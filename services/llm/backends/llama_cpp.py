@@ -26,6 +26,7 @@ from services.llm.backend import Message
 from services.llm.history import fit
 from services.llm.settings import Settings
 from visavis.models import model_path
+from visavis.persona import load_persona
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +195,13 @@ def load(settings: Settings) -> LlamaCppBackend:
         path or model_path(settings.model or choice.model), choice.sampling, settings
     )
     for slot in range(settings.slots):
-        backend.warm(slot, [Message("user", "Hello.")], threading.Event())
+        backend.warm(slot, _first_prompt(settings.warm_persona), threading.Event())
     logger.info("loaded %s", backend.model)
     return backend
+
+
+def _first_prompt(persona_id: str) -> list[Message]:
+    """What a call with this persona begins with: read now, it need not be read when somebody calls."""
+    if not persona_id:
+        return [Message("user", "Hello.")]
+    return [Message("system", load_persona(persona_id).system_prompt)]
