@@ -72,6 +72,7 @@ def compose(request: pytest.FixtureRequest) -> Iterator[Compose]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     env = {**os.environ, "VISAVIS_PROFILE": "small", "GATEWAY_PORT": str(port)}
+    env.pop("REDIS_URL", None)
     files = [ROOT / "docker-compose.yml"]
     if all(model.is_present() for model in load_manifest() if "small" in model.profiles):
         files.append(ROOT / "tests/compose/override.yml")
