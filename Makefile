@@ -31,7 +31,7 @@ models: .venv/run.stamp ## fetch the models of VISAVIS_PROFILE (standard: 1.7 GB
 	@.venv/bin/visavis models pull --profile $(PROFILE)
 
 proto: .venv/dev.stamp ## regenerate visavis/v1 from proto/
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/visavis/v1/*.proto
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" $(PY) -m grpc_tools.protoc -I proto --python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. proto/visavis/v1/*.proto
 
 check: .venv/dev.stamp $(WEB)/node_modules/.package-lock.json proto ## formatting, lint, types, generated code up to date
 	git diff --exit-code visavis/v1
