@@ -239,7 +239,7 @@ class Gateway:
 
     async def status(self) -> dict[str, object]:
         """The live status page's data."""
-        services = []
+        services, capacity = [], self.settings.max_sessions
         redis_healthy = self.streams.healthy
         for service in SERVICES:
             try:
@@ -258,10 +258,11 @@ class Gateway:
                 for beat in beats
             ]
             services.append({"name": service, "healthy": bool(beats), "workers": workers})
+            capacity = min(capacity, sum(beat.slots for beat in beats))
         return {
             "gateway": {
                 "sessions": self.sessions,
-                "max_sessions": self.settings.max_sessions,
+                "max_sessions": capacity,
                 "uptime_seconds": round(time.time() - self.started_at),
             },
             "services": services,

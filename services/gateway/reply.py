@@ -71,6 +71,11 @@ class Reply:
         self._played_out = asyncio.Event()
 
     @property
+    def answers_user(self) -> bool:
+        """Whether somebody waited for it; nobody waits for a greeting."""
+        return not isinstance(self._prompt, str)
+
+    @property
     def heard_text(self) -> str:
         return heard_text(self._words, self.played_ms)
 

@@ -331,7 +331,8 @@ class CallSession:
             return  # it ended and was cut off at the same moment: once is enough
         self._reply = None
         metrics.replies.labels(reason).inc()
-        metrics.observe_turn(reply.timings_ms)
+        if reply.answers_user:
+            metrics.observe_turn(reply.timings_ms)
         if "voice_to_voice" in reply.timings_ms:
             lead_ms = reply.timings_ms["voice_to_voice"] - reply.timings_ms.get("speak", 0.0)
             self._reply_lead_ms += LEARNING_RATE * (lead_ms - self._reply_lead_ms)
