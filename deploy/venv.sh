@@ -13,6 +13,8 @@ if [ ! -x .venv/bin/python ]; then
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python cannot make virtual environments (Debian, Ubuntu: apt-get install python$version-venv)."
   "$python" -m venv .venv
+  # `visavis models pull` needs a pip that looks a package up without downloading it: 23.3.
+  .venv/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt pip
 fi
 # llama.cpp is built with OpenMP and does not bring it.
 [ "$(uname)" != Linux ] || .venv/bin/python -c 'import ctypes; ctypes.CDLL("libgomp.so.1")' 2>/dev/null ||
