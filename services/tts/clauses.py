@@ -20,7 +20,7 @@ class Limits:
 
 # "Well," alone sounds chopped, and is over before the next clause is there. The second must be there when the
 # first, which may be short, is over; the others have time, and sound best in one piece.
-LIMITS = [Limits(2, 0, 10, breath_words=4), Limits(2, 20, 16), Limits(2, 60, 100)]
+LIMITS = [Limits(2, 0, 8, breath_words=3), Limits(2, 20, 16), Limits(2, 60, 100)]
 
 _CLOSING = "[\"'”’)*_]*"
 _SENTENCE_MARK = rf"[.!?…]+{_CLOSING}"
