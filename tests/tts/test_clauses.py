@@ -75,7 +75,8 @@ def test_a_first_clause_may_end_where_a_speaker_breathes():
 def test_a_first_clause_without_marks_is_cut_between_words_at_a_joint():
     text = "I really think you want to go somewhere nice today"
     assert cut(text)[0] == "I really think you want "
-    second = cut("As a child, " + text + " all day long")[1]
+    long = "I really think you should take the early train to the sea because it is empty"
+    second = cut(f"As a child, {long} all day long")[1]
     assert second == " I really think you should take the early train to the sea "
     plain = " ".join(["word"] * 30)
     assert len(cut(plain)[0].split()) == FIRST.most_words
