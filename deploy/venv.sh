@@ -8,7 +8,7 @@ if [ ! -x .venv/bin/python ]; then
     if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$name; break; fi
   done
   [ -n "${python:-}" ] ||
-    fail "visavis needs Python 3.11 or newer, and there is none on the PATH (Debian, Ubuntu: apt-get install python3.11-venv; macOS: brew install python@3.13)."
+    fail "visavis needs Python 3.11 or newer, and there is none on the PATH (Debian, Ubuntu: apt-get install python3-venv, on Ubuntu 22.04 python3.11-venv; macOS: brew install python@3.13)."
   version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python cannot make virtual environments (Debian, Ubuntu: apt-get install python$version-venv)."
