@@ -15,7 +15,7 @@ run: install web models ## install what is missing, start everything, print the 
 	@.venv/bin/visavis run --profile $(PROFILE)
 
 test: export VISAVIS_PROFILE := small
-test: .venv/dev.stamp web ## all tests but those with containers (about 10 minutes on two cores)
+test: .venv/dev.stamp web ## all tests but those with containers (about 5 minutes on two cores)
 	@sh deploy/npm.sh test
 	@echo "Fetching the models of the small profile (350 MB, about a minute; once)."
 	@.venv/bin/visavis models pull --profile small
