@@ -102,9 +102,8 @@ async def _chat(url: str, start: protocol.SessionStart) -> None:
 
     async with dial(url, start, show) as caller:
         click.echo(f"{caller.started.persona.name} is an AI person. Type; an empty line hangs up.")
-        while not caller.closed:
-            line = await asyncio.to_thread(sys.stdin.readline)
-            if not line.strip():
-                return
-            await caller.send_text(line.strip())
-        raise CallError(caller.errors[-1].message if caller.errors else "The connection was lost.")
+        await hear_greeting(caller)
+        while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
+            number = len(caller.replies)
+            await caller.send_text(line)
+            await caller.next_reply(number, ANSWER_TIMEOUT_MS)
