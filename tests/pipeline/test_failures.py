@@ -150,6 +150,16 @@ async def test_a_stage_that_dies_in_mid_turn_fails_the_turn_not_the_call(
         assert not caller.closed
 
 
+async def test_an_ear_that_dies_is_told_and_typing_goes_on(start_system: StartSystem):
+    async with start_system() as system, dial(system.url) as caller:
+        await caller.next_reply(0)
+        await system.stop("asr")
+        await caller.wait_for(lambda: bool(caller.errors), 5_000)
+        assert "ear" in caller.errors[0].message and not caller.errors[0].fatal
+        await caller.send_text("hello there")
+        assert (await caller.next_reply(1)).reason == "finished"
+
+
 async def test_a_face_that_dies_leaves_the_voice(start_system: StartSystem):
     async with start_system() as system, dial(system.url) as caller:
         await caller.next_reply(0)
