@@ -23,7 +23,7 @@ def samples_to_pcm(samples: Samples) -> bytes:
     return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
 
 
-def duration_ms(pcm: bytes, sample_rate_hz: int) -> float:
+def duration_ms(pcm: bytes | bytearray, sample_rate_hz: int) -> float:
     return len(pcm) / 2 / sample_rate_hz * 1000
 
 

@@ -85,7 +85,7 @@ class ReplyRecord:
 
     @property
     def buffered_ms(self) -> float:
-        return duration_ms(bytes(self.pcm), self.sample_rate_hz)
+        return duration_ms(self.pcm, self.sample_rate_hz)
 
     @property
     def audible_ms(self) -> float | None:
@@ -168,13 +168,17 @@ class Playout:
     def _draw(self, now_ms: float) -> None:
         """Shows the newest picture that is due; those it skips were late, and are dropped."""
         record = self._record
-        times = [picture.pts_ms for picture in record.pictures]
-        due = bisect.bisect_right(times, record.played_ms)
-        last = bisect.bisect_right(times, record.shown[-1][0]) if record.shown else 0
+
+        def count_until(time_ms: float) -> int:
+            return bisect.bisect_right(record.pictures, time_ms, key=lambda picture: picture.pts_ms)
+
+        due = count_until(record.played_ms)
+        last = count_until(record.shown[-1][0]) if record.shown else 0
         if due <= last:
             return
         record.dropped_pictures += due - last - 1
-        record.shown.append((times[due - 1], times[due - 1] - record.played_ms))
+        pts_ms = record.pictures[due - 1].pts_ms
+        record.shown.append((pts_ms, pts_ms - record.played_ms))
         record.first_shown_ms = record.first_shown_ms or now_ms
 
 

@@ -252,18 +252,18 @@ class CallSession:
                 self._apply(self._turns.tick(self._clock.now_ms()))
                 await self._clock.sleep_ms(10)  # a deadline that decides nothing must not spin
                 continue
-            waiting = asyncio.ensure_future(self._changed.wait())
+            if wait_ms == NEVER:
+                await self._changed.wait()
+                continue
+            waits = [
+                asyncio.ensure_future(self._changed.wait()),
+                asyncio.ensure_future(self._clock.sleep_ms(wait_ms)),
+            ]
             try:
-                if wait_ms == NEVER:
-                    await waiting
-                else:
-                    sleeping = asyncio.ensure_future(self._clock.sleep_ms(wait_ms))
-                    try:
-                        await asyncio.wait((waiting, sleeping), return_when=asyncio.FIRST_COMPLETED)
-                    finally:
-                        sleeping.cancel()
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                waiting.cancel()
+                for waiting in waits:
+                    waiting.cancel()
 
     async def _conduct(self) -> None:
         async with asyncio.TaskGroup() as replies:
